@@ -1,0 +1,11 @@
+"""What the scripts share. Import it before mxnet: it makes MXNet and MXBoard run on today's Python.
+
+In a script of your own, ``from common import SummaryWriter`` in place of
+``from mxboard import SummaryWriter`` is all it takes; ``common/compat.py`` and
+``common/summary.py`` are the files to copy.
+"""
+
+from .compat import AVAILABLE_CORES
+from .summary import SummaryWriter
+
+__all__ = ["AVAILABLE_CORES", "SummaryWriter"]
