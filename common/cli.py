@@ -1,0 +1,238 @@
+"""The arguments and the error handling that the scripts share."""
+
+import argparse
+import errno
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+import mxnet as mx
+
+PROGRAM = Path(sys.argv[0]).name
+
+ADVICE = {
+    errno.ENOSPC: "free some space, or choose another folder",
+    errno.EDQUOT: "free some space, or choose another folder",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.EEXIST: "it is a file: choose a folder",
+    errno.ENOTDIR: "part of the path is a file: choose a folder",
+}
+
+
+class ScriptError(Exception):
+    """What ends a script with one line on standard error.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong and what to do, in one line.
+    status : int
+        Exit status: 1, or 2 for a wrong argument.
+    """
+
+    def __init__(self, message, status=1):
+        super().__init__(message)
+        self.status = status
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that shows every default and reports a wrong argument in one line.
+
+    Parameters
+    ----------
+    docstring : str
+        The script's docstring, shown above the arguments.
+    """
+
+    def __init__(self, docstring):
+        super().__init__(description=docstring, formatter_class=_HelpFormatter)
+
+    def error(self, message):
+        """Raise `ScriptError` with exit status 2."""
+        raise ScriptError(message, status=2)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the docstring as it was written."""
+
+
+def add_shared_arguments(parser):
+    """Add the arguments every script has.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser to add ``--logdir``, ``--data-dir`` and ``--offline`` to.
+    """
+    parser.add_argument("--logdir", default="./logs", help="folder of the log")
+    parser.add_argument("--data-dir", default="./data", help="folder of what is downloaded")
+    parser.add_argument(
+        "--offline", action="store_true", help="download nothing; draw what is not there"
+    )
+
+
+def positive_int(text):
+    """Read a whole number above 0; an argument's ``type=``.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        It is not one.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
+def seed(text):
+    """Read a seed, a whole number from 0 to 2**32 - 1; an argument's ``type=``.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        It is not one.
+    """
+    if not (text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2**32 - 1")
+    return int(text)
+
+
+def positive_float(text):
+    """Read a finite number above 0; an argument's ``type=``.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        It is not one.
+    """
+    value = _finite_float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def fraction(text):
+    """Read a number of at least 0 and below 1; an argument's ``type=``.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        It is not one.
+    """
+    value = _finite_float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0 and below 1")
+    return value
+
+
+def _finite_float(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value
+
+
+def gpu():
+    """Return the context of GPU 0.
+
+    Returns
+    -------
+    mxnet.Context
+        GPU 0.
+
+    Raises
+    ------
+    ScriptError
+        MXNet sees no GPU.
+    """
+    try:
+        count = mx.context.num_gpus()
+    except mx.MXNetError:
+        # A CUDA build on a machine without a driver.
+        count = 0
+    if not count:
+        raise ScriptError(
+            "MXNet sees no GPU: on a machine with one, pip uninstall mxnet, then "
+            "pip install mxnet-cu112==1.9.1 (or mxnet-cu117==1.9.1), whichever CUDA it has"
+        )
+    return mx.gpu(0)
+
+
+def make_folder(path):
+    """Make a folder that can be written to, before any work is done for it.
+
+    Parameters
+    ----------
+    path : str
+        The folder.
+
+    Raises
+    ------
+    ScriptError
+        It cannot be made or written to.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    except OSError as error:
+        raise ScriptError(_describe(error)) from error
+
+
+def notice(message):
+    """Tell the user something in one line on standard error.
+
+    Parameters
+    ----------
+    message : str
+        The line.
+    """
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def run(main):
+    """Run a script's ``main`` and leave the process.
+
+    A user's mistake, or a failure outside the program, ends in one line on standard error. The exit
+    status is 0 or that of the `ScriptError`; 1 after an `OSError`, 130 after Ctrl-C and 143 after
+    SIGTERM, in which case whatever ``main`` holds open in a ``with`` is closed first.
+
+    Parameters
+    ----------
+    main : callable
+        Takes nothing, returns nothing.
+    """
+    # Lines reach a file or a pipe as they are printed, not only when a buffer is full.
+    sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        main()
+    except ScriptError as failure:
+        notice(f"error: {failure}")
+        sys.exit(failure.status)
+    except OSError as error:
+        notice(f"error: {_describe(error)}")
+        # What could not be printed must not be tried again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        notice("stopped by Ctrl-C; what was logged is kept")
+        sys.exit(128 + signal.SIGINT)
+
+
+def _describe(error):
+    """Say in one line what an `OSError` was about and what to do."""
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    advice = f": {ADVICE[error.errno]}" if error.errno in ADVICE else ""
+    return f"{where}{error.strerror or error}{advice}"
