@@ -15,7 +15,6 @@ TensorBoard shows, while the network is still training:
 """
 
 import os
-import shlex
 
 # Waking a second core takes longer than an operation of so small a network does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -172,8 +171,7 @@ def main():
             sw.add_scalar("valid_acc", valid_acc, epoch)
 
     print("finished training")
-    print(f"To see it: tensorboard --logdir {shlex.quote(args.logdir)}")
-    print("To keep the next run apart from this one: --logdir logs/NAME")
+    cli.tell_how_to_see(args.logdir)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every file we fetch: one table, and one way to get them."""
 
+import functools
 import os
 import sys
 import threading
@@ -36,6 +37,12 @@ MNIST_MIRRORS = (
     "https://cdn.jsdelivr.net/gh/fgnt/mnist@master",
 )
 
+DEMO_COMMIT = "e6bd31a11104717b8f35acfcf533a486ecf36355"
+DEMO_MIRRORS = (
+    f"https://raw.githubusercontent.com/reminisce/mxboard-demo/{DEMO_COMMIT}/data",
+    f"https://cdn.jsdelivr.net/gh/reminisce/mxboard-demo@{DEMO_COMMIT}/data",
+)
+
 ASSETS = {
     "train-images-idx3-ubyte.gz": Asset(
         "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", MNIST_MIRRORS
@@ -49,8 +56,27 @@ ASSETS = {
     "t10k-labels-idx1-ubyte.gz": Asset(
         "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", MNIST_MIRRORS
     ),
+    "imagenet_swan.ndarray": Asset(
+        "sha256:45f4f6271ee1d6cf8ac7351f04cef605c20be09d3b88d61df0591db4a39e220f", DEMO_MIRRORS
+    ),
+    "inception_bn_conv_1_bias.param": Asset(
+        "sha256:fd08f6c13d52b63179c562f372514d7588448debcdcf92fb6c3d01e7c9b5a603", DEMO_MIRRORS
+    ),
+    "inception_bn_conv_1_weight.param": Asset(
+        "sha256:dfad88ea2a25c594a59a1650df76470bd81679ca33af0dc869a2a566ed64d32b", DEMO_MIRRORS
+    ),
+    "resnet_152_conv0_weight.param": Asset(
+        "sha256:af6bd9f3a33f0516c0d3e3929ef124c5359995ba06816b946e5f590ee3a71ce4", DEMO_MIRRORS
+    ),
+    "vgg16_conv1_1_bias.param": Asset(
+        "sha256:e9136e950561a93fb96db92d89af8417c7bcf0abd7cccc95122a9fc2ffc0b251", DEMO_MIRRORS
+    ),
+    "vgg16_conv1_1_weight.param": Asset(
+        "sha256:630e56c445f68e5b4e4fec7b572691460294b8e99c0bf9fa9d2f40af23536108", DEMO_MIRRORS
+    ),
 }
 
+SWAN = "imagenet_swan.ndarray"
 MNIST = tuple(name for name, asset in ASSETS.items() if asset.mirrors is MNIST_MIRRORS)
 
 
@@ -172,7 +198,7 @@ def _download(paths):
     if not paths:
         return {}
     make_folder(paths[0].parent)
-    silent = _silent({mirror: path.name for path in paths for mirror in _mirrors(path.name)})
+    silent = _silent(tuple(dict.fromkeys(m for path in paths for m in _mirrors(path.name))))
     failed = {}
     for path in paths:
         reasons = []
@@ -191,21 +217,22 @@ def _download(paths):
     return failed
 
 
+@functools.lru_cache
 def _silent(mirrors):
-    """Ask all mirrors at once for a file they should have; return why for those that are silent.
+    """Ask all mirrors at once whether they are there; return why for those that are silent.
 
     One after the other, or with a name server that does not answer, this could take minutes.
     """
     reasons = dict.fromkeys(mirrors, "no answer")
 
-    def ask(mirror, name):
+    def ask(mirror):
         try:
-            requests.head(f"{mirror}/{name}", timeout=ANSWER_SECONDS)
+            requests.head(mirror, timeout=ANSWER_SECONDS)
             del reasons[mirror]
         except requests.RequestException as error:
             reasons[mirror] = _why(error)
 
-    threads = [threading.Thread(target=ask, args=item, daemon=True) for item in mirrors.items()]
+    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + ANSWER_SECONDS

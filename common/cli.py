@@ -4,6 +4,7 @@ import argparse
 import errno
 import math
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -75,6 +76,37 @@ def add_shared_arguments(parser):
     )
 
 
+def add_ctx_argument(parser):
+    """Add ``--ctx``, whose value `context` takes.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser to add it to.
+    """
+    parser.add_argument(
+        "--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one"
+    )
+
+
+def add_mean_rgb_argument(parser):
+    """Add ``--mean-rgb``, three finite numbers.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser to add it to.
+    """
+    parser.add_argument(
+        "--mean-rgb",
+        metavar=("R", "G", "B"),
+        nargs=3,
+        type=finite_float,
+        default=(0, 0, 0),
+        help="what your checkpoint wants subtracted from pixels of 0 to 255",
+    )
+
+
 def positive_int(text):
     """Read a whole number above 0; an argument's ``type=``.
 
@@ -113,7 +145,7 @@ def positive_float(text):
     argparse.ArgumentTypeError
         It is not one.
     """
-    value = _finite_float(text)
+    value = finite_float(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
@@ -127,13 +159,20 @@ def fraction(text):
     argparse.ArgumentTypeError
         It is not one.
     """
-    value = _finite_float(text)
+    value = finite_float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0 and below 1")
     return value
 
 
-def _finite_float(text):
+def finite_float(text):
+    """Read a finite number; an argument's ``type=``.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        It is not one.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -156,17 +195,43 @@ def gpu():
     ScriptError
         MXNet sees no GPU.
     """
-    try:
-        count = mx.context.num_gpus()
-    except mx.MXNetError:
-        # A CUDA build on a machine without a driver.
-        count = 0
-    if not count:
+    if not _count_gpus():
         raise ScriptError(
             "MXNet sees no GPU: on a machine with one, pip uninstall mxnet, then "
             "pip install mxnet-cu112==1.9.1 (or mxnet-cu117==1.9.1), whichever CUDA it has"
         )
     return mx.gpu(0)
+
+
+def context(name):
+    """Return the device that ``--ctx`` names.
+
+    Parameters
+    ----------
+    name : str
+        "auto", "gpu" or "cpu".
+
+    Returns
+    -------
+    mxnet.Context
+        GPU 0 or the CPU.
+
+    Raises
+    ------
+    ScriptError
+        "gpu", and MXNet sees none.
+    """
+    if name == "gpu" or (name == "auto" and _count_gpus()):
+        return gpu()
+    return mx.cpu()
+
+
+def _count_gpus():
+    try:
+        return mx.context.num_gpus()
+    except mx.MXNetError:
+        # A CUDA build on a machine without a driver.
+        return 0
 
 
 def make_folder(path):
@@ -188,6 +253,18 @@ def make_folder(path):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     except OSError as error:
         raise ScriptError(_describe(error)) from error
+
+
+def tell_how_to_see(logdir):
+    """Print the command that opens a log.
+
+    Parameters
+    ----------
+    logdir : str
+        The log's folder.
+    """
+    print(f"To see it: tensorboard --logdir {shlex.quote(logdir)}")
+    print("To keep the next run apart from this one: --logdir logs/NAME")
 
 
 def notice(message):

@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import common  # noqa: F401 (before mxnet, for every test)
+
 import cv2
 import numpy as np
 import pytest
