@@ -133,7 +133,7 @@ def fetch(names, data_dir, offline=False):
     if failed:
         names = " ".join(path.name for path in failed)
         reasons = "; ".join(dict.fromkeys(failed.values()))
-        raise UnavailableError(f"{names} not in {data_dir} ({reasons})")
+        raise UnavailableError(f"no {names} in {data_dir} ({reasons})")
     return paths
 
 
@@ -167,7 +167,7 @@ def load_mnist(data_dir, offline=False):
         train_set, test_set = draw_mnist()
         source = (
             f"**Not MNIST:** {len(train_set[0]):,} training and {len(test_set[0]):,} test digits "
-            f"drawn with OpenCV's stroke fonts, because of {reason}."
+            f"drawn with OpenCV's stroke fonts: {reason}."
         )
         return train_set, test_set, source
     train_set, test_set = (_read_mnist(data_dir, train) for train in (True, False))

@@ -92,7 +92,7 @@ def load_first_layers(data_dir, offline=False):
             FirstLayer(network.name, draw_filters(network.kernel, seed), None, network.mean_rgb)
             for seed, network in enumerate(NETWORKS)
         ]
-        return layers, f"**Not trained:** the filters are drawn, because of {reason}."
+        return layers, f"**Not trained:** the filters are drawn: {reason}."
     layers = [
         FirstLayer(network.name, *_read_arrays(data_dir, names), mean_rgb=network.mean_rgb)
         for network, names in files.items()

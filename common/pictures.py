@@ -39,7 +39,7 @@ def load_picture(data_dir, offline=False):
         (path,) = fetch([SWAN], data_dir, offline)
     except UnavailableError as reason:
         notice(f"{reason}: showing a drawn picture instead")
-        return draw_picture(SIDE), f"**No photograph:** the picture is drawn, because of {reason}."
+        return draw_picture(SIDE), f"**No photograph:** the picture is drawn: {reason}."
     return mx.nd.load(str(path))[0].asnumpy(), "The picture is a swan from ImageNet."
 
 
