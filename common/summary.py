@@ -1,16 +1,31 @@
 """MXBoard's SummaryWriter on TensorBoard's event writer: fast checksums, no hang, nothing lost."""
 
 import contextlib
+import errno
+import math
+import os
+import re
 import threading
+from pathlib import Path
 
 import cv2
 import google_crc32c
 import mxboard.writer
 import numpy as np
+from google.protobuf import text_format
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
+from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer import event_file_writer
+
+# A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
+# much as their pixels, and TensorBoard would have to send it to the browser.
+LARGEST_PNG = 16 * 2**20
+JPEG_QUALITY = 90
+JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
+SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
 
 # TensorBoard's own checksum is a Python loop over every byte.
 pywrap_tensorflow.crc32c = google_crc32c.value
@@ -119,6 +134,9 @@ class SummaryWriter(mxboard.SummaryWriter):
     def add_image(self, tag, image, global_step=None):
         """Log a picture, or a batch of them as a grid: 8 a row, 2 black pixels between them.
 
+        It is kept exactly, as PNG, up to 16 MiB of pixels (H x W x 3), and as JPEG beyond. A grid
+        that would be higher than a JPEG can be, 65,500 pixels, gets longer rows.
+
         Parameters
         ----------
         tag : str
@@ -136,13 +154,84 @@ class SummaryWriter(mxboard.SummaryWriter):
         """
         pixels = _make_grid(_to_pixels(image))
         height, width, _ = pixels.shape
-        _, png = cv2.imencode(".png", pixels[:, :, ::-1])
+        lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
+        encoded = _encode(pixels, ".jpg" if lossy else ".png")
         picture = Summary.Image(
-            height=height, width=width, colorspace=3, encoded_image_string=png.tobytes()
+            height=height, width=width, colorspace=3, encoded_image_string=encoded
         )
         self._file_writer.add_summary(
             Summary(value=[Summary.Value(tag=tag, image=picture)]), global_step
         )
+
+    def add_embedding(self, tag, embedding, labels=None, images=None, global_step=None):
+        """Log vectors for TensorBoard's projector, each with a label and a picture.
+
+        Unlike MXBoard's, the vectors are written as raw float32 and the pictures as JPEG, and a tag
+        that is logged again replaces what it held. A TensorBoard that is already running shows the
+        new vectors after a restart.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the embedding, and of the folder in the log that its files go to; with a
+            `global_step` of 12, ``TAG_000012``.
+        embedding : mxnet.nd.NDArray or numpy.ndarray
+            (N, D), numbers, a vector a row.
+        labels : mxnet.nd.NDArray or numpy.ndarray or sequence, optional
+            N labels, anything that ``str`` takes. White space in one, tabs and line ends included,
+            becomes a space each; an empty one becomes a dash.
+        images : mxnet.nd.NDArray or numpy.ndarray, optional
+            (N, C, H, W), as for `add_image`. They are shrunk where all of them together would be
+            larger than the 8192 x 8192 pixels that the projector takes.
+        global_step : int, optional
+            Step, as part of the embedding's name.
+
+        Raises
+        ------
+        ValueError
+            The embedding is no matrix or an empty one, or there are more or fewer labels or images
+            than vectors, or the images are none.
+        OSError
+            The files cannot be written, in which case those of an earlier call stay as they were;
+            or the log's ``projector_config.pbtxt``, which lists the embeddings, is damaged.
+
+        References
+        ----------
+        TensorBoard, plugins/projector/projector_plugin.py, for what it reads;
+        https://www.tensorflow.org/tensorboard/tensorboard_projector_plugin for the table of labels.
+        """
+        vectors = np.ascontiguousarray(_to_numpy(embedding), "<f4")
+        if vectors.ndim != 2 or not vectors.size:
+            raise ValueError(f"an embedding has rows and columns, not the shape {vectors.shape}")
+        name = tag if global_step is None else f"{tag}_{str(global_step).zfill(6)}"
+        entry = EmbeddingInfo(tensor_name=name, tensor_shape=vectors.shape)
+
+        file_name, content = _encode_vectors(vectors)
+        entry.tensor_path = f"{name}/{file_name}"
+        files = {entry.tensor_path: content}
+        if labels is not None:
+            labels = _flatten(labels)
+            if len(labels) != len(vectors):
+                raise ValueError(f"{len(labels)} labels for {len(vectors)} vectors")
+            entry.metadata_path = f"{name}/metadata.tsv"
+            files[entry.metadata_path] = _encode_labels(labels)
+        if images is not None:
+            if images.ndim != 4 or len(images) != len(vectors):
+                raise ValueError(f"images of shape {images.shape} for {len(vectors)} vectors")
+            sprites, columns = _fit_sprites(_to_pixels(images))
+            height, width = sprites.shape[1:3]
+            sheet = _make_grid(sprites, columns, rows=columns, padding=0)
+            entry.sprite.image_path = f"{name}/sprite.jpg"
+            entry.sprite.single_image_dim.extend([width, height])
+            files[entry.sprite.image_path] = _encode(sheet, ".jpg")
+
+        logdir = Path(self.get_logdir())
+        # Last, so that the projector never hears of files that are not there yet.
+        files[PROJECTOR_FILENAME] = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
+        (logdir / name).mkdir(parents=True, exist_ok=True)
+        with written_whole([logdir / path for path in files]) as temporary:
+            for path, content in zip(temporary, files.values()):
+                path.write_bytes(content)
 
     def add_text(self, tag, text, global_step=None):
         """Log a text, which TensorBoard shows as Markdown.
@@ -159,9 +248,47 @@ class SummaryWriter(mxboard.SummaryWriter):
         self._file_writer.add_summary(text_pb(tag, text), global_step)
 
 
+@contextlib.contextmanager
+def written_whole(paths):
+    """Replace files by new ones only once all of these are written.
+
+    Parameters
+    ----------
+    paths : sequence of pathlib.Path
+        Files, which may exist. They are replaced in this order.
+
+    Yields
+    ------
+    list of pathlib.Path
+        Temporary names beside them to write to. When the block ends well, each takes the place of
+        its file; when it ends in an exception, the files stay as they were.
+
+    Raises
+    ------
+    OSError
+        A file cannot be written; it names the folder if the one in the block names no file.
+    """
+    temporary = [path.with_name(f"{path.name}.{os.getpid()}.part") for path in paths]
+    try:
+        yield temporary
+        for source, path in zip(temporary, paths):
+            os.replace(source, path)
+    except OSError as error:
+        # Errors of an open file do not say which one.
+        error.filename = error.filename or str(paths[-1].parent)
+        raise
+    finally:
+        for source in temporary:
+            source.unlink(missing_ok=True)
+
+
+def _to_numpy(array):
+    return array if isinstance(array, np.ndarray) else array.asnumpy()
+
+
 def _to_pixels(image):
     """Convert any picture that `add_image` takes to a (N, H, W, 3) uint8 batch."""
-    image = image if isinstance(image, np.ndarray) else image.asnumpy()
+    image = _to_numpy(image)
     if image.ndim not in (2, 3, 4):
         raise ValueError(f"a picture has 2, 3 or 4 dimensions, not {image.ndim}")
     batch = image.reshape((1,) * (4 - image.ndim) + image.shape)
@@ -174,15 +301,100 @@ def _to_pixels(image):
     return np.broadcast_to(batch.transpose(0, 2, 3, 1), (*batch.shape[:1], *batch.shape[2:], 3))
 
 
-def _make_grid(batch, columns=8, padding=2):
-    """Lay out a (N, H, W, 3) batch as MXBoard does, row by row; one picture stays as it is."""
+def _make_grid(batch, columns=8, rows=1, padding=2):
+    """Lay out a (N, H, W, 3) batch as MXBoard does, row by row; one picture stays as it is.
+
+    There are as many rows as it takes, and at least `rows`.
+    """
     count, height, width, channels = batch.shape
     if count == 1:
         return batch[0]
-    columns = min(columns, count)
-    rows = -(-count // columns)
+    most_rows = max(1, (JPEG_SIDE - padding) // (height + padding))
+    columns = min(max(columns, math.ceil(count / most_rows)), count)
+    rows = max(rows, math.ceil(count / columns))
     cells = np.zeros((rows * columns, height + padding, width + padding, channels), batch.dtype)
     cells[:count, :height, :width] = batch
     cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
     cells = cells.reshape(rows * (height + padding), -1, channels)
     return np.pad(cells, ((padding, 0), (padding, 0), (0, 0)))
+
+
+def _encode(pixels, extension):
+    """Encode a (H, W, 3) RGB picture as ".png" or ".jpg"."""
+    # Colours at half the resolution would run from each picture of a sheet into the next.
+    full_colour = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_colour)
+    _, encoded = cv2.imencode(extension, pixels[:, :, ::-1], options if extension == ".jpg" else ())
+    return encoded.tobytes()
+
+
+def _fit_sprites(batch):
+    """Shrink a (N, H, W, 3) batch if a square sprite sheet would get too large; count its columns.
+
+    Returns
+    -------
+    batch : numpy.ndarray
+        (N, H', W', 3) uint8.
+    columns : int
+        Pictures in a row, and rows, of the sheet.
+    """
+    count, height, width, _ = batch.shape
+    columns = math.isqrt(count - 1) + 1
+    room, longer = SPRITE_SIDE // columns, max(height, width)
+    if longer > room:
+        size = max(1, width * room // longer), max(1, height * room // longer)
+        batch = np.stack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in batch])
+    return batch, columns
+
+
+def _flatten(labels):
+    if hasattr(labels, "asnumpy"):
+        labels = labels.asnumpy()
+    return labels.ravel() if isinstance(labels, np.ndarray) else list(labels)
+
+
+def _encode_vectors(vectors):
+    """Encode (N, D) little-endian float32 for TensorBoard: raw, unless that would pass for text.
+
+    TensorBoard tries to read text, line by line, takes a file that turns out not to be UTF-8 as
+    raw, and gives up on text that holds no numbers. So it is the first line that decides; all-zero
+    vectors, for one, are UTF-8 throughout.
+
+    Returns
+    -------
+    file_name : str
+        Name that tells which it is.
+    content : bytes
+        What to write.
+    """
+    raw = vectors.tobytes()
+    first_line = re.match(rb"[\r\n]*([^\r\n]*)", raw)[1]
+    try:
+        first_line.decode()
+    except UnicodeDecodeError:
+        return "tensors.bytes", raw
+    lines = ("\t".join(map(str, vector)) + "\n" for vector in vectors.tolist())
+    return "tensors.tsv", "".join(lines).encode()
+
+
+def _encode_labels(labels):
+    """Make a table of one column, which has no header, with a line for each label."""
+    # The projector skips empty lines, so that every label after one would move up.
+    lines = (" ".join(str(label).split()) or "-" for label in labels)
+    # A name that comes from the file system may hold bytes that are no text.
+    return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+
+def _list_embedding(entry, path):
+    """Return a log's list of embeddings, read from `path`, with this entry in it once."""
+    config = ProjectorConfig()
+    if path.exists():
+        try:
+            text_format.Parse(path.read_bytes(), config)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            message = "not a list of embeddings that TensorBoard could read: delete it"
+            raise OSError(errno.EINVAL, message, str(path)) from error
+    others = [other for other in config.embeddings if other.tensor_name != entry.tensor_name]
+    config.ClearField("embeddings")
+    config.embeddings.extend([*others, entry])
+    return text_format.MessageToString(config).encode()
