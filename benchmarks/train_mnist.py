@@ -7,6 +7,7 @@ accuracy read back at every step, MXBoard's own event writer and picture grid. T
 three times; an epoch is what lies between two points of `valid_acc` in their logs.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+# As it is before common sets what the programs to be measured set themselves.
+ENVIRONMENT = dict(os.environ)
 
 import common  # noqa: E402, F401
 
@@ -81,7 +84,8 @@ def train_as_published(data_dir, logdir):
 def seconds_per_epoch(command):
     """Run a command that logs to the folder it is given last; return the median."""
     with tempfile.TemporaryDirectory() as logdir:
-        subprocess.run([sys.executable, *command, logdir], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, *command, logdir]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
         log = EventAccumulator(logdir)
         log.Reload()
         times = [event.wall_time for event in log.Scalars("valid_acc")]
