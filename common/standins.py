@@ -235,8 +235,8 @@ def draw_filters(kernel, seed):
     distance = np.hypot(offset, offset[:, None]) / kernel
     blob = np.exp(-(distance**2) / 0.05) - 0.5 * np.exp(-(distance**2) / 0.15)
 
-    grey = [stripes(angle, phase) for phase in (0, np.pi / 2) for angle in angles]
     edges = [stripes(angle, np.pi / 2) for angle in angles]
+    grey = [stripes(angle, 0) for angle in angles] + edges
     filters = np.concatenate(
         [
             np.array(grey)[:, None] * np.ones((1, 3, 1, 1)),
