@@ -34,8 +34,7 @@ def parse_args():
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="network, or prefix of a checkpoint, of the codes"
     )
-    parser.add_argument("--logdir", default="./logs", help="folder of the log")
-    parser.add_argument("--data-dir", default="./data", help="folder of the codes")
+    cli.add_shared_arguments(parser, "--logdir", "--data-dir")
     return parser.parse_args()
 
 

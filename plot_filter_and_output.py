@@ -32,9 +32,7 @@ def parse_args():
     parser.add_argument("--image", metavar="PATH", help="your own picture")
     parser.add_argument("--model", metavar="PREFIX", help="your own checkpoint")
     parser.add_argument("--layer", metavar="NAME", help="the checkpoint's convolution to show")
-    cli.add_mean_rgb_argument(parser)
-    cli.add_ctx_argument(parser)
-    cli.add_shared_arguments(parser)
+    cli.add_shared_arguments(parser, "--mean-rgb", "--ctx", "--logdir", "--data-dir", "--offline")
     args = parser.parse_args()
     if not args.model and (args.layer or any(args.mean_rgb)):
         parser.error("--layer and --mean-rgb are about a checkpoint: give --model too")

@@ -45,8 +45,7 @@ def parse_args():
     parser.add_argument(
         "--log-interval", type=cli.positive_int, default=100, help="batches between two lines"
     )
-    parser.add_argument("--seed", type=cli.seed, default=42, help="seed of weights and order")
-    cli.add_shared_arguments(parser)
+    cli.add_shared_arguments(parser, "--seed", "--logdir", "--data-dir", "--offline")
     return parser.parse_args()
 
 

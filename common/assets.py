@@ -25,9 +25,23 @@ WRONG_DIGEST = "what it sent has a wrong digest"
 
 
 class Asset(NamedTuple):
-    """A file to fetch: its digest as pooch writes it, and the folders that have it, best first."""
+    """A file to fetch.
+
+    Parameters
+    ----------
+    digest : str
+        As pooch writes it.
+    size : int
+        Bytes.
+    purpose : str
+        What it is for, as a user would say it.
+    mirrors : tuple of str
+        The folders that have it, best first.
+    """
 
     digest: str
+    size: int
+    purpose: str
     mirrors: tuple
 
 
@@ -43,40 +57,99 @@ DEMO_MIRRORS = (
     f"https://cdn.jsdelivr.net/gh/reminisce/mxboard-demo@{DEMO_COMMIT}/data",
 )
 
+ONNX_FOLDER = "validated/vision/classification/resnet/model"
+ONNX_MIRRORS = (
+    f"https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{ONNX_FOLDER}",
+    f"https://media.githubusercontent.com/media/onnx/models/main/{ONNX_FOLDER}",
+)
+
+IMAGENETTE_MIRRORS = ("https://s3.amazonaws.com/fast-ai-imageclas",)
+
 ASSETS = {
     "train-images-idx3-ubyte.gz": Asset(
-        "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", MNIST_MIRRORS
+        "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        9_912_422,
+        "digits to train on",
+        MNIST_MIRRORS,
     ),
     "train-labels-idx1-ubyte.gz": Asset(
-        "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", MNIST_MIRRORS
+        "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        28_881,
+        "digits to train on",
+        MNIST_MIRRORS,
     ),
     "t10k-images-idx3-ubyte.gz": Asset(
-        "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", MNIST_MIRRORS
+        "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        1_648_877,
+        "digits to train on",
+        MNIST_MIRRORS,
     ),
     "t10k-labels-idx1-ubyte.gz": Asset(
-        "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", MNIST_MIRRORS
+        "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        4_542,
+        "digits to train on",
+        MNIST_MIRRORS,
     ),
     "imagenet_swan.ndarray": Asset(
-        "sha256:45f4f6271ee1d6cf8ac7351f04cef605c20be09d3b88d61df0591db4a39e220f", DEMO_MIRRORS
+        "sha256:45f4f6271ee1d6cf8ac7351f04cef605c20be09d3b88d61df0591db4a39e220f",
+        150_608,
+        "a picture to look at",
+        DEMO_MIRRORS,
     ),
     "inception_bn_conv_1_bias.param": Asset(
-        "sha256:fd08f6c13d52b63179c562f372514d7588448debcdcf92fb6c3d01e7c9b5a603", DEMO_MIRRORS
+        "sha256:fd08f6c13d52b63179c562f372514d7588448debcdcf92fb6c3d01e7c9b5a603",
+        320,
+        "filters to show",
+        DEMO_MIRRORS,
     ),
     "inception_bn_conv_1_weight.param": Asset(
-        "sha256:dfad88ea2a25c594a59a1650df76470bd81679ca33af0dc869a2a566ed64d32b", DEMO_MIRRORS
+        "sha256:dfad88ea2a25c594a59a1650df76470bd81679ca33af0dc869a2a566ed64d32b",
+        37_720,
+        "filters to show",
+        DEMO_MIRRORS,
     ),
     "resnet_152_conv0_weight.param": Asset(
-        "sha256:af6bd9f3a33f0516c0d3e3929ef124c5359995ba06816b946e5f590ee3a71ce4", DEMO_MIRRORS
+        "sha256:af6bd9f3a33f0516c0d3e3929ef124c5359995ba06816b946e5f590ee3a71ce4",
+        37_720,
+        "filters to show",
+        DEMO_MIRRORS,
     ),
     "vgg16_conv1_1_bias.param": Asset(
-        "sha256:e9136e950561a93fb96db92d89af8417c7bcf0abd7cccc95122a9fc2ffc0b251", DEMO_MIRRORS
+        "sha256:e9136e950561a93fb96db92d89af8417c7bcf0abd7cccc95122a9fc2ffc0b251",
+        320,
+        "filters to show",
+        DEMO_MIRRORS,
     ),
     "vgg16_conv1_1_weight.param": Asset(
-        "sha256:630e56c445f68e5b4e4fec7b572691460294b8e99c0bf9fa9d2f40af23536108", DEMO_MIRRORS
+        "sha256:630e56c445f68e5b4e4fec7b572691460294b8e99c0bf9fa9d2f40af23536108",
+        7_000,
+        "filters to show",
+        DEMO_MIRRORS,
+    ),
+    "synset.txt": Asset(
+        "sha256:acf75ef0abe89694b19056e0796401068b459c457baa30335f240c7692857355",
+        31_675,
+        "the names of ImageNet's classes",
+        DEMO_MIRRORS,
+    ),
+    "resnet152-v2-7.onnx": Asset(
+        "sha256:40fb3f6dd313ba786a2c8077a0ef7d7b4afeda5d037365400d3a7fbc2b1bee64",
+        241_503_848,
+        "ResNet-152's weights",
+        ONNX_MIRRORS,
+    ),
+    "imagenette2-320.tgz": Asset(
+        "md5:3df6f0d01a2c9592104656642f5e78a3",
+        341_663_724,
+        "Imagenette, the pictures to make codes of",
+        IMAGENETTE_MIRRORS,
     ),
 }
 
 SWAN = "imagenet_swan.ndarray"
+SYNSETS = "synset.txt"
+RESNET_152 = "resnet152-v2-7.onnx"
+IMAGENETTE = "imagenette2-320.tgz"
 MNIST = tuple(name for name, asset in ASSETS.items() if asset.mirrors is MNIST_MIRRORS)
 
 
@@ -199,6 +272,11 @@ def _download(paths):
         return {}
     make_folder(paths[0].parent)
     silent = _silent(tuple(dict.fromkeys(m for path in paths for m in _mirrors(path.name))))
+    coming = [ASSETS[p.name] for p in paths if not silent.keys() >= set(_mirrors(p.name))]
+    if coming:
+        size = sum(asset.size for asset in coming) / 1e6
+        purposes = ", ".join(dict.fromkeys(asset.purpose for asset in coming))
+        notice(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
     failed = {}
     for path in paths:
         reasons = []

@@ -1,12 +1,15 @@
 """The arguments and the error handling that the scripts share."""
 
 import argparse
+import contextlib
 import errno
 import math
 import os
+import re
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import mxnet as mx
@@ -58,53 +61,24 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the docstring as it was written."""
+    """Shows defaults where there are any, and the docstring as it was written."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
-def add_shared_arguments(parser):
-    """Add the arguments every script has.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser to add ``--logdir``, ``--data-dir`` and ``--offline`` to.
-    """
-    parser.add_argument("--logdir", default="./logs", help="folder of the log")
-    parser.add_argument("--data-dir", default="./data", help="folder of what is downloaded")
-    parser.add_argument(
-        "--offline", action="store_true", help="download nothing; draw what is not there"
-    )
-
-
-def add_ctx_argument(parser):
-    """Add ``--ctx``, whose value `context` takes.
+def add_shared_arguments(parser, *flags):
+    """Add arguments that several scripts have.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
-        Parser to add it to.
+        Parser to add them to.
+    *flags : str
+        Which, of "--mean-rgb", "--ctx", "--seed", "--logdir", "--data-dir" and "--offline".
     """
-    parser.add_argument(
-        "--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one"
-    )
-
-
-def add_mean_rgb_argument(parser):
-    """Add ``--mean-rgb``, three finite numbers.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser to add it to.
-    """
-    parser.add_argument(
-        "--mean-rgb",
-        metavar=("R", "G", "B"),
-        nargs=3,
-        type=finite_float,
-        default=(0, 0, 0),
-        help="what your checkpoint wants subtracted from pixels of 0 to 255",
-    )
+    for flag in flags:
+        parser.add_argument(flag, **SHARED_ARGUMENTS[flag])
 
 
 def positive_int(text):
@@ -165,6 +139,24 @@ def fraction(text):
     return value
 
 
+def image_shape(text):
+    """Read the shape of a picture, such as 3,224,224; an argument's ``type=``.
+
+    Returns
+    -------
+    tuple of int
+        (3, H, W).
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        It is not one.
+    """
+    if not re.fullmatch(r"3,[1-9]\d{0,3},[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not 3, a height and a width, as in 3,224,224")
+    return tuple(map(int, text.split(",")))
+
+
 def finite_float(text):
     """Read a finite number; an argument's ``type=``.
 
@@ -180,6 +172,26 @@ def finite_float(text):
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a number")
     return value
+
+
+SHARED_ARGUMENTS = {
+    "--mean-rgb": {
+        "metavar": ("R", "G", "B"),
+        "nargs": 3,
+        "type": finite_float,
+        "default": (0, 0, 0),
+        "help": "what your checkpoint wants subtracted from pixels of 0 to 255",
+    },
+    "--ctx": {
+        "choices": ("auto", "gpu", "cpu"),
+        "default": "auto",
+        "help": "auto: a GPU if there is one",
+    },
+    "--seed": {"type": seed, "default": 42, "help": "where the random numbers start"},
+    "--logdir": {"default": "./logs", "help": "folder of the log"},
+    "--data-dir": {"default": "./data", "help": "folder of what is downloaded and collected"},
+    "--offline": {"action": "store_true", "help": "download nothing; draw what is not there"},
+}
 
 
 def gpu():
@@ -278,6 +290,28 @@ def notice(message):
     print(f"{PROGRAM}: {message}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def held_signals():
+    """Hold back Ctrl-C and SIGTERM until a block has ended, so that it can end well.
+
+    Yields
+    ------
+    list of int
+        The signals that came: empty until the block should come to its end. The first is delivered
+        when it has.
+    """
+    came = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        yield came
+    finally:
+        for number, handler in zip(numbers, handlers):
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
+
+
 def run(main):
     """Run a script's ``main`` and leave the process.
 
@@ -293,6 +327,7 @@ def run(main):
     # Lines reach a file or a pipe as they are printed, not only when a buffer is full.
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    sys.unraisablehook = _send_again
     try:
         main()
     except ScriptError as failure:
@@ -306,6 +341,16 @@ def run(main):
     except KeyboardInterrupt:
         notice("stopped by Ctrl-C; what was logged is kept")
         sys.exit(128 + signal.SIGINT)
+
+
+def _send_again(unraisable, show=sys.unraisablehook):
+    """Send a signal again that came while an object was deleted, where Python ignores it."""
+    numbers = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
+    if unraisable.exc_type in numbers:
+        arguments = (os.getpid(), numbers[unraisable.exc_type])
+        threading.Timer(0.01, os.kill, arguments).start()
+    else:
+        show(unraisable)
 
 
 def _describe(error):

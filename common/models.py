@@ -1,6 +1,7 @@
-"""Networks: the layer that looks at the picture, and checkpoints."""
+"""Networks: first layers, ResNet-152, and checkpoints."""
 
 import ast
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,22 @@ from typing import NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from mxnet.gluon.model_zoo import vision
+from onnx import numpy_helper
 
-from .assets import UnavailableError, fetch
+from .assets import RESNET_152, UnavailableError, fetch
 from .cli import ScriptError, notice
-from .standins import draw_filters
+from .standins import draw_filters, draw_weights
 
 # Of ImageNet's training pictures, 0 to 255; what Inception-BN was trained without.
 IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
+
+# What Gluon's networks were trained on: pixels of 0 to 1, less the mean, by the deviation [1].
+# [1] https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/gluon/model_zoo/index.html
+GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
+GLUON_STD_RGB = (0.229, 0.224, 0.225)
 
 
 class FirstLayer(NamedTuple):
@@ -217,3 +227,273 @@ def _check_shape(name, weight, attributes, path):
             f"{path} does not fit its symbol: {name} has the shape {weight.shape}, "
             f"for {filters} filters of {kernel}"
         )
+
+
+class ConvNet(NamedTuple):
+    """A network from pictures to codes.
+
+    Parameters
+    ----------
+    symbol : mxnet.sym.Symbol
+        Takes `data`, a (n, 3, H, W) batch, RGB of 0 to 255; gives (n, D), a code a row.
+    parameters : dict of str to mxnet.nd.NDArray
+        Its parameters and auxiliary states, by name.
+    source : str
+        Whose weights they are, as Markdown.
+    """
+
+    symbol: mx.sym.Symbol
+    parameters: dict
+    source: str
+
+
+def load_resnet_152(data_dir, offline=False):
+    """Read the ResNet-152 that was trained on ImageNet, or make one that was not trained.
+
+    Parameters
+    ----------
+    data_dir : str
+        Folder that its weights are in, or are fetched to.
+    offline : bool
+        Fetch nothing.
+
+    Returns
+    -------
+    ConvNet
+        Its codes are what its last dense layer says of ImageNet's 1,000 classes.
+
+    Raises
+    ------
+    ScriptError
+        The file is damaged and cannot be fetched again, or the folder cannot be written to.
+    """
+    try:
+        (path,) = fetch([RESNET_152], data_dir, offline)
+    except UnavailableError as reason:
+        notice(
+            f"{reason}: using random weights instead; untrained codes group by colour and texture "
+            "only"
+        )
+        symbol, shapes, residual = build_resnet_152()
+        weights = draw_weights(shapes, residual)
+        source = f"**Not trained:** a ResNet-152 with random weights: {reason}."
+    else:
+        symbol, weights = read_resnet_152(path)
+        source = f"ResNet-152 (Gluon's `resnet152_v2`), trained on ImageNet, from `{path}`."
+    return ConvNet(symbol, {name: mx.nd.array(w) for name, w in weights.items()}, source)
+
+
+def build_resnet_152():
+    """Build Gluon's ResNet-152 v2 [1]_ without its weights.
+
+    Returns
+    -------
+    symbol : mxnet.sym.Symbol
+        As in `ConvNet`: the normalisation that Gluon's networks were trained with is part of it.
+    shapes : dict of str to tuple of int
+        The shape of each parameter and auxiliary state, by name.
+    branch_ends : set of str
+        The weights of the convolutions whose output is added to what their block was given.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks",
+       https://arxiv.org/abs/1603.05027
+    """
+    # Without a prefix Gluon would go on counting where the last network of the process ended.
+    with mx.name.NameManager():
+        net = vision.resnet152_v2(prefix="")
+    stages = [layer for layer in net.features if isinstance(layer, mx.gluon.nn.HybridSequential)]
+    branch_ends = {block.conv3.weight.name for stage in stages for block in stage}
+    pixels = mx.sym.Variable("data") / 255
+    symbol = net(mx.sym.image.normalize(pixels, GLUON_MEAN_RGB, GLUON_STD_RGB))
+    shapes = _parameter_shapes(symbol, (3, 224, 224))
+    return symbol, shapes, branch_ends
+
+
+def read_resnet_152(path):
+    """Read the weights that the ONNX model zoo exported from Gluon's ResNet-152 v2.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        ONNX file whose initializers have Gluon's names behind a prefix of their own, such as
+        ``resnetv27_conv0_weight``.
+
+    Returns
+    -------
+    symbol : mxnet.sym.Symbol
+        As in `ConvNet`.
+    weights : dict of str to numpy.ndarray
+        Its parameters and auxiliary states, float32, by name.
+
+    Raises
+    ------
+    ScriptError
+        It is not ONNX, or its floating-point initializers are not exactly those parameters.
+    """
+    try:
+        initializers = onnx.load(str(path)).graph.initializer
+    except DecodeError as error:
+        raise ScriptError(f"{path} is damaged, or no ONNX file") from error
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
+    # The others are shapes that Reshape nodes take.
+    arrays = {name: a for name, a in arrays.items() if np.issubdtype(a.dtype, np.floating)}
+    weights = {name.partition("_")[2]: array for name, array in arrays.items()}
+    symbol, shapes, _ = build_resnet_152()
+    found = {name: array.shape for name, array in weights.items()}
+    if len(weights) != len(arrays) or found != shapes:
+        wrong = sorted(dict(found.items() ^ shapes.items()))
+        raise ScriptError(
+            f"{path} is another network than ResNet-152: {len(arrays)} parameters for "
+            f"{len(shapes)}, and others for {' '.join(wrong[:3])}"
+        )
+    return symbol, weights
+
+
+def load_code_layer(prefix, code_layer, image_shape, mean_rgb=(0, 0, 0)):
+    """Read a checkpoint up to the layer whose output is the code.
+
+    Parameters
+    ----------
+    prefix : str
+        The checkpoint, as `load_checkpoint` takes it.
+    code_layer : str
+        Name of the output, such as ``fc1_output``: one of (n, D), or (n, D, 1, 1).
+    image_shape : tuple of int
+        (3, H, W).
+    mean_rgb : sequence of float
+        What the network wants subtracted from a picture of 0 to 255.
+
+    Returns
+    -------
+    ConvNet
+        The network up to that layer.
+
+    Raises
+    ------
+    ScriptError
+        The checkpoint cannot be read, its parameters do not fit its symbol, it cannot take such
+        pictures, or it has no such layer, in which case the message names those that it has.
+    """
+    symbol, parameters, path = load_checkpoint(prefix)
+    if "data" not in symbol.list_arguments():
+        raise ScriptError(f"{prefix} has no input named data, which takes the pictures")
+    layers = symbol.get_internals()
+    candidates = _code_layers(layers, image_shape)
+    if code_layer not in candidates:
+        raise ScriptError(
+            f"argument --code-layer: {code_layer} is no layer of {prefix} that gives a row of "
+            f"numbers; these are: {' '.join(candidates)}",
+            status=2,
+        )
+    symbol = layers[code_layer]
+    names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
+    names.remove("data")
+    parameters = {name: _parameter(parameters, name, path) for name in names}
+    expected = _parameter_shapes(symbol, image_shape)
+    for name, array in parameters.items():
+        if array.shape != expected[name]:
+            raise ScriptError(
+                f"{path} does not fit its symbol with --image-shape {_join(image_shape)}: {name} "
+                f"has the shape {array.shape}, not {expected[name]}"
+            )
+    if any(mean_rgb):
+        pixels = mx.sym.image.normalize(mx.sym.Variable("data"), tuple(mean_rgb), (1, 1, 1))
+        symbol = symbol(data=pixels)
+    return ConvNet(mx.sym.flatten(symbol), parameters, f"`{code_layer}` of `{path}`.")
+
+
+def _code_layers(layers, image_shape):
+    """Name the outputs that are a row of numbers a picture and need no label."""
+    _, shapes, _ = _infer_shapes(layers.infer_shape_partial, image_shape)
+    inputs = {*layers.list_arguments(), *layers.list_auxiliary_states()}
+    return [
+        name
+        for name, shape in zip(layers.list_outputs(), shapes)
+        if name not in inputs
+        and len(shape) > 1
+        and max(shape[2:], default=1) == 1
+        and not any(argument.endswith("label") for argument in layers[name].list_arguments())
+    ]
+
+
+def _parameter_shapes(symbol, image_shape):
+    """Infer the shapes of a network's parameters and auxiliary states, by name."""
+    shapes, _, states = _infer_shapes(symbol.infer_shape, image_shape)
+    names = symbol.list_arguments() + symbol.list_auxiliary_states()
+    return {name: shape for name, shape in zip(names, shapes + states) if name != "data"}
+
+
+def _infer_shapes(infer, image_shape):
+    """Infer the shapes of arguments, outputs and auxiliary states for one picture."""
+    try:
+        # What MXNet prints when it cannot is no help to a user.
+        with contextlib.redirect_stdout(None):
+            return infer(data=(1, *image_shape))
+    except mx.MXNetError as error:
+        raise ScriptError(
+            f"the network cannot take pictures of {_join(image_shape)}: give the --image-shape it "
+            "was made for"
+        ) from error
+
+
+def _join(image_shape):
+    return ",".join(map(str, image_shape))
+
+
+def code_size(net, image_shape):
+    """Return how many numbers a code of a network has.
+
+    Parameters
+    ----------
+    net : ConvNet
+        The network.
+    image_shape : tuple of int
+        (3, H, W).
+
+    Returns
+    -------
+    int
+        Numbers in a code.
+
+    Raises
+    ------
+    ScriptError
+        The network cannot take such pictures.
+    """
+    _, ((_, size),), _ = _infer_shapes(net.symbol.infer_shape, image_shape)
+    return size
+
+
+def compile_encoder(net, ctx, batch_shape):
+    """Make a network ready to run on batches of one size.
+
+    Parameters
+    ----------
+    net : ConvNet
+        The network.
+    ctx : mxnet.Context
+        Where it runs.
+    batch_shape : tuple of int
+        (n, 3, H, W), which the network can take.
+
+    Returns
+    -------
+    callable
+        Takes up to n pictures, (m, 3, H, W) uint8 RGB, as numpy.ndarray; returns their codes,
+        (m, D) float32, as numpy.ndarray.
+    """
+    pixels = mx.nd.empty(batch_shape, ctx)
+    arrays = {name: array.as_in_context(ctx) for name, array in net.parameters.items()}
+    arrays["data"] = pixels
+    arguments = [arrays[name] for name in net.symbol.list_arguments()]
+    states = [arrays[name] for name in net.symbol.list_auxiliary_states()]
+    executor = net.symbol.bind(ctx, arguments, grad_req="null", aux_states=states)
+
+    def encode(images):
+        pixels[: len(images)] = images
+        (codes,) = executor.forward()
+        return codes[: len(images)].asnumpy()
+
+    return encode

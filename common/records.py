@@ -11,7 +11,6 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import cv2
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from .cli import ScriptError, make_folder, notice
 from .compat import AVAILABLE_CORES
+from .summary import written_whole
 
 # As the published val_256_q90.rec has them: room to crop 224 pixels, and no artefacts to see.
 SHORTER_EDGE = 256  # pixels
@@ -171,8 +171,7 @@ def pack(source, fingerprint, pictures, data_dir, total=None):
         current = False
     if not current:
         make_folder(data_dir)
-        with TemporaryDirectory(prefix=f".{name}-", dir=data_dir) as folder:
-            drafts = [Path(folder, path.name) for path in finals]
+        with written_whole(finals) as drafts:
             classes, unreadable = _write_pack(*drafts[:2], source, pictures, total)
             made = {
                 "fingerprint": fingerprint,
@@ -183,8 +182,6 @@ def pack(source, fingerprint, pictures, data_dir, total=None):
             drafts[2].write_text(json.dumps(made))
             # The JSON vouches for the others: the old one goes before they do.
             about.unlink(missing_ok=True)
-            for draft, final in zip(drafts, finals):
-                os.replace(draft, final)
     _report(made["unreadable"], source)
     return Pack(rec, made["classes"])
 
@@ -465,10 +462,8 @@ def _read_index(file, data_dir):
         index = Path(data_dir, f"{_printable(rec.stem)}-{digest}.idx")
     if not index.exists():
         make_folder(data_dir)
-        with TemporaryDirectory(prefix=f".{index.stem}-", dir=data_dir) as folder:
-            draft = Path(folder, index.name)
+        with written_whole([index]) as (draft,):
             draft.write_text("".join(f"{key}\t{start}\n" for key, start in enumerate(_scan(file))))
-            os.replace(draft, index)
     try:
         lines = index.read_text().splitlines()
         starts = np.array([int(line.split("\t")[1]) for line in lines], np.int64)

@@ -32,6 +32,49 @@ PEN_GRAIN = (-0.03, 0.03)  # noise, pixel by pixel, in where that edge runs
 PEN_INK = (0.75, 1.0)  # brightness: nobody presses equally hard each time
 PEN_REACH = PEN_RADIUS[1] + PEN_BLUR[1] / 2 + PEN_GRAIN[1]  # no ink lies farther from a stroke
 
+PHOTO_SIDE = 256  # pixels: `records.pack` keeps a JPEG of this size as it is
+PHOTO_PARTS = 251  # how many parts of a picture can differ: more than most have
+ROW_STEP = 37  # from a cell's number to that of the cell below: odd, so that checks alternate
+
+# A photo's stand-in is ink on paper, one deep and one pale, so that they differ whatever their
+# hues are. These are the (low, high) ends of their saturation and value, 0 to 1.
+DEEP = ((0.6, 0.95), (0.3, 0.65))
+PALE = ((0.15, 0.55), (0.85, 1.0))
+HUE_SPREAD = (-15.0, 15.0)  # degrees, within one ink or paper
+ANY, WARM, COOL = (0, 360), (-30, 60), (150, 290)  # hues, degrees
+
+# How else those of one class differ, as the digits do.
+PHOTO_TURN = (-np.pi, np.pi)  # radians
+PHOTO_TILT = (-0.12, 0.12)  # radians, for what grows or lies level: nobody holds a camera still
+PHOTO_SHIFT = (-0.3, 0.3)  # sides
+PHOTO_SWAY = (0.0, 0.03)  # sides, by which soft noise bends the lines
+PHOTO_BLUR = (1.2, 3.0)  # pixels, the width of an edge: sharp, or slightly out of focus
+PHOTO_SHADE = (0.0, 0.5)  # share of its light that paper loses in the ink's shadow
+SHAPE_SIZE = (0.28, 0.42)  # cells, the radius: with the shift, it stays in its cell
+SHAPE_SHIFT = (-0.08, 0.08)  # cells
+
+# How many cells of its pattern a picture shows side by side, how far it may be turned, and the hues
+# of its deep and of its pale colour. Untrained networks see little but colour and texture: some
+# classes have a colour of their own, and some share theirs, as photographs do.
+CLASSES = {
+    "bricks": ((4, 7), PHOTO_TILT, (0, 15), (25, 40)),
+    "checks": ((4, 10), PHOTO_TURN, ANY, ANY),
+    "clouds": ((1, 1), PHOTO_TURN, (210, 225), (200, 220)),
+    "crosses": ((1.5, 4), PHOTO_TURN, (-15, 10), ANY),
+    "discs": ((1.5, 4), PHOTO_TURN, ANY, WARM),
+    "dots": ((7, 12), PHOTO_TURN, ANY, ANY),
+    "grass": ((20, 30), PHOTO_TILT, (100, 140), (75, 105)),
+    "rays": ((1, 1), PHOTO_TURN, (0, 35), (40, 55)),
+    "rings": ((1.5, 4), PHOTO_TURN, COOL, ANY),
+    "spirals": ((1, 2), PHOTO_TURN, (280, 330), ANY),
+    "squares": ((1.5, 4), PHOTO_TURN, ANY, COOL),
+    "stars": ((1.5, 4), PHOTO_TURN, (225, 260), (42, 60)),
+    "stripes": ((3, 8), PHOTO_TURN, ANY, ANY),
+    "triangles": ((1.5, 4), PHOTO_TURN, WARM, ANY),
+    "waves": ((3, 7), PHOTO_TILT, (185, 220), (165, 205)),
+    "zigzags": ((3, 7), PHOTO_TURN, ANY, ANY),
+}
+
 
 def _digit_templates():
     """Draw each digit in each font: distances to its strokes, and an outline around their ink.
@@ -147,6 +190,166 @@ def draw_mnist(seed=0):
     return (images[:train], labels[:train]), (images[train:], labels[train:])
 
 
+def _noise(rng, cells):
+    """Return a sheet of soft noise, 0 to 1: a random number a cell, joined smoothly."""
+    noise = rng.random((cells, cells), np.float32)
+    noise = cv2.resize(noise, (PHOTO_SIDE, PHOTO_SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.clip(noise, 0, 1)  # cubic curves overshoot
+
+
+def _vary(rng, span, part):
+    """Draw a random number for each part of a picture, and put it wherever that part is."""
+    return rng.uniform(*span, PHOTO_PARTS).astype(np.float32).take(part.astype(int), mode="wrap")
+
+
+def _ribbons(position):
+    """Ink half of each unit; return depths and parts, as `INKS` do."""
+    number = np.rint(position)
+    return 0.25 - abs(position - number), number
+
+
+def _cells(x, y):
+    """Return where in its cell a place lies, seen from the middle, and the cell's number."""
+    column, row = np.rint(x), np.rint(y)
+    return x - column, y - row, column + ROW_STEP * row
+
+
+def _bricks(x, y, rng):
+    x, y, number = _cells(x / 2 + np.rint(y) / 2, y)  # twice as long as high, every other row moved
+    return np.minimum(1 - 2 * abs(x), 0.5 - abs(y)) - 0.06, number
+
+
+def _checks(x, y, rng):
+    x, y, number = _cells(x, y)
+    depth = 0.5 - np.maximum(abs(x), abs(y))  # in the odd cells; the others stay paper
+    return np.where(number % 2, depth, -depth), number
+
+
+def _clouds(x, y, rng):
+    # The finer the noise, the fainter. Shallow depths make soft edges.
+    heap = sum(_noise(rng, 2**octave) / 2**octave for octave in range(1, 7))
+    return 0.05 * (heap - heap.mean()), np.zeros_like(x)
+
+
+def _dots(x, y, rng):
+    x, y, number = _cells(x, y)
+    return 0.3 - cv2.magnitude(x, y), number
+
+
+def _grass(x, y, rng):
+    column = np.rint(x)
+    y = y / 6 + _vary(rng, (0, 1), column)  # blades are long, and no two neighbours begin level
+    row = np.floor(y)
+    return 0.5 * np.sqrt(y - row) - abs(x - column), column + ROW_STEP * row
+
+
+def _rays(x, y, rng):
+    count = rng.integers(7, 13)
+    radius, angle = cv2.cartToPolar(x, y)
+    depth, number = _ribbons(angle * count / (2 * np.pi))
+    sun = 0.1 - radius
+    depth *= radius * 2 * np.pi / count  # a ray is as wide as its share of the circle here
+    return np.maximum(depth, sun), np.where(sun > 0, count, number % count)
+
+
+def _scatter(corners, shape):
+    """Make an ink that draws a shape in each cell, its place, size and angle varied.
+
+    The shape tells how deep inside a place lies, given its radius, 1 or less, and its angle from
+    the nearest of the corners, which thus come out all alike.
+    """
+
+    def ink(x, y, rng):
+        x, y, number = _cells(x, y)
+        right, down, size, turn = (
+            _vary(rng, span, number) for span in (SHAPE_SHIFT, SHAPE_SHIFT, SHAPE_SIZE, PHOTO_TURN)
+        )
+        radius, angle = cv2.cartToPolar(x - right, y - down)
+        sector = 2 * np.pi / corners
+        angle += turn
+        return size * shape(radius / size, angle - sector * np.rint(angle / sector)), number
+
+    return ink
+
+
+# Each takes x and y, in cells, and random numbers, and returns how deep in the ink a place lies, in
+# cells and negative outside, and the number of the stripe, brick, disc ... that it belongs to.
+INKS = {
+    "bricks": _bricks,
+    "checks": _checks,
+    "clouds": _clouds,
+    "crosses": _scatter(4, lambda r, a: np.minimum(0.95 - r * np.cos(a), 0.3 - r * abs(np.sin(a)))),
+    "discs": _scatter(1, lambda r, a: 1 - r),
+    "dots": _dots,
+    "grass": _grass,
+    "rays": _rays,
+    "rings": _scatter(1, lambda r, a: 0.2 - abs(r - 0.8)),
+    "spirals": _scatter(1, lambda r, a: np.minimum(_ribbons(3 * r + a / np.pi / 2)[0] / 3, 1 - r)),
+    "squares": _scatter(4, lambda r, a: 0.7 - r * np.cos(a)),
+    "stars": _scatter(5, lambda r, a: 0.4 - r * np.cos(abs(a) - np.arccos(0.4))),
+    "stripes": lambda x, y, rng: _ribbons(x),
+    "triangles": _scatter(3, lambda r, a: 0.5 - r * np.cos(a)),
+    "waves": lambda x, y, rng: _ribbons(y + 0.3 * np.sin(rng.uniform(2, 4) * x)),
+    "zigzags": lambda x, y, rng: _ribbons(y + rng.uniform(0.8, 1.5) * abs(x - np.rint(x))),
+}
+
+
+def _colour(rng, spans, weight):
+    """Mix two neighbouring colours by a sheet of weights, 0 to 1, into a sheet of BGR, to 255."""
+    hues, *tones = spans
+    hue = rng.uniform(*hues) + rng.uniform(*HUE_SPREAD, 2)
+    hsv = np.stack([hue % 360, *(rng.uniform(*tone, 2) for tone in tones)], axis=-1)
+    start, end = 255 * cv2.cvtColor(np.float32([hsv]), cv2.COLOR_HSV2BGR)[0]
+    return cv2.merge([low + weight * (high - low) for low, high in zip(start, end)])
+
+
+def _draw_photo(name, rng):
+    """Draw a picture of a class, (PHOTO_SIDE, PHOTO_SIDE, 3) uint8, BGR."""
+    cells, turn, deep, pale = CLASSES[name]
+    cells, turn, sway = (rng.uniform(*span) for span in (cells, turn, PHOTO_SWAY))
+    y, x = np.indices((PHOTO_SIDE, PHOTO_SIDE), np.float32) / PHOTO_SIDE - 0.5
+    x, y = (axis + rng.uniform(*PHOTO_SHIFT) + sway * _noise(rng, 4) for axis in (x, y))
+    cos, sin = cells * np.cos(turn), cells * np.sin(turn)
+    depth, part = INKS[name](x * cos - y * sin, x * sin + y * cos, rng)
+    cover = np.clip(depth * (PHOTO_SIDE / cells / rng.uniform(*PHOTO_BLUR)) + 0.5, 0, 1)
+
+    ink, paper = rng.permutation([(deep, *DEEP), (pale, *PALE)])
+    ink = _colour(rng, ink, _vary(rng, (0, 1), part))
+    paper = _colour(rng, paper, _noise(rng, 3))
+    # Seen off its centre, a blur falls to one side, as a shadow does.
+    shade = rng.uniform(*PHOTO_SHADE) * cv2.blur(cover, (15, 15), anchor=(11, 11))
+    paper *= 1 - shade[..., None]
+    return np.uint8(cv2.blendLinear(ink, paper, cover, 1 - cover))
+
+
+def draw_classes(count, seed=0):
+    """Draw pictures of 16 classes that stand in for a folder of photographs.
+
+    A class is a pattern, such as bricks, rings or waves; some keep to a range of colours. Size,
+    place, angle, colours, shadow and sharpness vary at random.
+
+    Parameters
+    ----------
+    count : int
+        Number of pictures. They go through the classes in turn.
+    seed : int
+        Where the random numbers start. On one machine, equal seeds draw equal pictures, and fewer
+        are the first of more.
+
+    Yields
+    ------
+    tuple of (str, str, bytes)
+        Class, file name (class/number.jpg) and JPEG, 256 x 256 pixels in colour, of each picture,
+        as `records.pack` takes them.
+    """
+    names = list(CLASSES)
+    for number in range(count):
+        name = names[number % len(names)]
+        picture = _draw_photo(name, np.random.default_rng([seed, number]))
+        _, jpeg = cv2.imencode(".jpg", picture)
+        yield name, f"{name}/{number:05}.jpg", jpeg.tobytes()
+
+
 def draw_picture(side):
     """Draw a picture for filters: edges all ways, flat and rough regions, strong colours.
 
@@ -246,3 +449,46 @@ def draw_filters(kernel, seed):
     )
     filters /= np.sqrt((filters**2).sum(axis=(1, 2, 3), keepdims=True))
     return rng.permutation(filters).astype(np.float32)
+
+
+def draw_weights(shapes, branch_ends, seed=0):
+    """Draw the weights of a residual network at random, so that signals stay of one size.
+
+    Those of convolutions and dense layers are normal, with the variance that keeps signals as large
+    through a rectifier as they were [1]_. Each residual branch adds to the variance of what passes
+    it by; with L branches, dividing the last weights of each by the root of L keeps the sum from
+    growing beyond e times the variance it began with, however many branches there are, an idea
+    from [2]_. Batch normalisations change nothing.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        Gluon's names of all parameters and auxiliary states, and their shapes.
+    branch_ends : set of str
+        Names of the weights that each residual branch ends with.
+    seed : int
+        Where the random numbers start.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Float32 arrays of these names and shapes.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Delving Deep into Rectifiers",
+       https://arxiv.org/abs/1502.01852
+    .. [2] H. Zhang, Y. N. Dauphin, T. Ma, "Fixup Initialization: Residual Learning Without
+       Normalization", https://arxiv.org/abs/1901.09321
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in shapes.items():
+        if name.endswith("_weight"):
+            weight = rng.standard_normal(shape, np.float32)
+            weight *= np.sqrt(2 / np.prod(shape[1:]))
+            weights[name] = weight / np.sqrt(len(branch_ends)) if name in branch_ends else weight
+        else:
+            ones = name.endswith(("_gamma", "_running_var"))
+            weights[name] = np.full(shape, float(ones), np.float32)
+    return weights

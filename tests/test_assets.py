@@ -22,7 +22,7 @@ def asset(monkeypatch):
 
     def add(*mirrors, name=NAME):
         digest = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-        monkeypatch.setitem(ASSETS, name, Asset(digest, mirrors))
+        monkeypatch.setitem(ASSETS, name, Asset(digest, len(CONTENT), "the tests", mirrors))
 
     return add
 
@@ -192,3 +192,47 @@ def test_every_reason_is_short(asset, data, monkeypatch):
         fetch([NAME], data)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
     assert not isinstance(raised.value, requests.RequestException)
+
+
+@pytest.fixture
+def listening(tmp_path, http_folder, capsys):
+    """Serve three copies of a file; keep what the user was told by the time each was asked for."""
+    told = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            told.append(capsys.readouterr().err)
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    (tmp_path / "copies").mkdir()
+    for name in ("one", "two", "three"):
+        (tmp_path / "copies" / name).write_bytes(CONTENT)
+    url, _ = http_folder(tmp_path / "copies", Handler)
+    return url, told
+
+
+def test_size_and_purpose_are_told_once_for_all_files_before_the_first_download(
+    asset, listening, data, capsys
+):
+    url, told = listening
+    for name in ("one", "two", "three"):
+        asset(url, name=name)
+    fetch(["one"], data)
+    assert told.pop().splitlines()[-1].endswith(f"fetching 0.2 MB to {data}: the tests")
+    # Of those that are not there yet.
+    fetch(["one", "two", "three"], data)
+    (line,) = told[0].splitlines()
+    assert line.endswith(f"fetching 0.5 MB to {data}: the tests")
+    assert told[1:] == [""] and capsys.readouterr().err == ""
+
+
+def test_nothing_is_told_when_all_files_are_there_or_no_mirror_answers(asset, data, capsys):
+    asset(NOWHERE)
+    with pytest.raises(UnavailableError):
+        fetch([NAME], data)
+    (data / NAME).write_bytes(CONTENT)
+    fetch([NAME], data)
+    assert capsys.readouterr().err == ""

@@ -2,7 +2,8 @@
 
 import time
 
-from common.standins import draw_mnist
+from common.records import Records, pack
+from common.standins import draw_classes, draw_mnist
 
 import cv2
 import numpy as np
@@ -115,3 +116,114 @@ def test_every_label_names_the_digit_in_its_images(digits):
         # What all digits share, ink in the middle, tells nothing about which one it is.
         correlation = np.corrcoef(means - means.mean(axis=0), glyphs - glyphs.mean(axis=0))
         np.testing.assert_array_equal(correlation[:10, 10:].argmax(axis=1), np.arange(10))
+
+
+CLASS_COUNT = 16
+DRAWN = 20 * CLASS_COUNT
+
+
+@pytest.fixture(scope="module")
+def timed_classes():
+    start = time.perf_counter()
+    drawn = list(draw_classes(DRAWN, SEED))
+    return drawn, time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def drawn(timed_classes):
+    return timed_classes[0]
+
+
+@pytest.fixture(scope="module")
+def photos(drawn):
+    return np.array([_decode(jpeg) for _, _, jpeg in drawn])
+
+
+def _decode(jpeg):
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def _look(photo):
+    """Describe a picture as the simplest network could: how much of which colour and slope."""
+    small = cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
+    colours = cv2.calcHist([small], [0, 1, 2], None, [4] * 3, [0, 256] * 3)
+    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    slopes = np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1))
+    slopes, _ = np.histogram(slopes / slopes.max(), 16, (0, 1))
+    # Histograms compare by their roots: few large bins would outweigh all others.
+    return np.sqrt(np.concatenate([colours.ravel(), slopes]))
+
+
+def _nearest_share(looks, labels):
+    """Return how often the picture most like a picture has the same label."""
+    distances = np.linalg.norm(looks[:, None] - looks, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return np.mean(labels[distances.argmin(axis=1)] == labels)
+
+
+def test_drawing_2304_pictures_takes_less_than_30_seconds(timed_classes):
+    assert timed_classes[1] / DRAWN * 2304 < 30
+
+
+def test_classes_take_turns_and_files_are_named_after_them(drawn):
+    names = [name for name, _, _ in drawn]
+    assert len(set(names[:CLASS_COUNT])) == CLASS_COUNT
+    assert names == names[:CLASS_COUNT] * (DRAWN // CLASS_COUNT)
+    files = [file for _, file, _ in drawn]
+    assert len(set(files)) == DRAWN
+    assert all(file.startswith(f"{name}/") and file.endswith(".jpg") for name, file, _ in drawn)
+
+
+def test_pictures_are_jpegs_of_256_x_256_pixels_in_colour(drawn, photos):
+    assert all(jpeg.startswith(b"\xff\xd8\xff") for _, _, jpeg in drawn)
+    assert photos.shape == (DRAWN, 256, 256, 3) and photos.dtype == np.uint8
+    assert (np.ptp(photos, axis=3).mean(axis=(1, 2)) > 10).all()
+
+
+def test_ink_shows_on_paper_in_every_picture(photos):
+    for photo in photos:
+        grey = cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)
+        low, high = np.percentile(grey, (2, 98))
+        assert high - low > 30
+
+
+def test_no_colour_overflows_into_its_opposite():
+    # Two of this seed's did: where a channel wraps round, it is 244 from the others.
+    for _, _, jpeg in draw_classes(DRAWN, 5):
+        assert np.ptp(_decode(jpeg), axis=2).max() < 200
+
+
+def test_same_seed_draws_the_same_pictures_and_another_seed_draws_others(drawn):
+    assert list(draw_classes(CLASS_COUNT, SEED)) == drawn[:CLASS_COUNT]
+    for (name, file, jpeg), other in zip(drawn, draw_classes(CLASS_COUNT, SEED + 1)):
+        assert other[:2] == (name, file) and other[2] != jpeg
+
+
+def test_fewer_pictures_are_the_first_of_more(drawn):
+    for count in (0, 1, CLASS_COUNT + 5):
+        assert list(draw_classes(count, SEED)) == drawn[:count]
+
+
+def test_pictures_of_a_class_differ_in_more_than_noise(photos):
+    small = np.array(
+        [cv2.resize(photo, (32, 32), interpolation=cv2.INTER_AREA) for photo in photos]
+    )
+    for same in small.reshape(-1, CLASS_COUNT, 32 * 32 * 3).transpose(1, 0, 2).astype(float):
+        differences = abs(same[:, None] - same).mean(axis=2)
+        assert differences[np.triu_indices(len(same), 1)].min() > 8  # of 255
+
+
+def test_classes_can_be_told_apart_by_colours_and_slopes(photos):
+    labels = np.arange(DRAWN) % CLASS_COUNT
+    looks = np.array([_look(photo) for photo in photos])
+    shuffled = np.random.default_rng(0).permutation(labels)
+    assert _nearest_share(looks, labels) > 0.35
+    assert _nearest_share(looks, shuffled) < 0.15  # chance: 1 in 16
+
+
+def test_packed_pictures_come_back_with_their_classes(drawn, photos, tmp_path):
+    count = 2 * CLASS_COUNT + 3
+    rec, classes = pack("drawn", SEED, iter(drawn[:count]), tmp_path, count)
+    (batch,) = Records(rec, tmp_path).batches(range(count), count, (3, 256, 256))
+    assert [classes[label] for label in batch.labels] == [name for name, _, _ in drawn[:count]]
+    np.testing.assert_array_equal(batch.images, photos[:count, ..., ::-1].transpose(0, 3, 1, 2))

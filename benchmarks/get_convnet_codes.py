@@ -1,0 +1,100 @@
+"""Measure `get_convnet_codes.py` against the way it used to be written.
+
+    python benchmarks/get_convnet_codes.py DATA_DIR
+
+The old way: a Module with MXNet's own choice of threads, batches of 8, pictures resized one at a
+time, arrays that grow by concatenation. The two run in turn over the same 256 pictures, three
+times; what counts is the time between the first batch and the last code.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+# As it is before common sets what the programs to be measured set themselves.
+ENVIRONMENT = dict(os.environ)
+
+COUNT, ROUNDS, BATCH_SIZE = 256, 3, 8
+IMAGE_SHAPE = (3, 224, 224)
+
+
+def collect_as_published(prefix, rec):
+    """Collect codes and thumbnails, and print the pictures a second."""
+    # All that MXNet needs to be imported; common would set more.
+    np.bool = bool
+    import mxnet as mx
+
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(prefix, 0)
+    module = mx.mod.Module(symbol, label_names=None)
+    module.bind(for_training=False, data_shapes=[("data", (BATCH_SIZE, *IMAGE_SHAPE))])
+    module.set_params(arg_params, aux_params)
+    pictures = mx.io.ImageRecordIter(
+        path_imgrec=rec, data_shape=IMAGE_SHAPE, batch_size=BATCH_SIZE, preprocess_threads=4
+    )
+
+    arrays = None
+    started = time.perf_counter()
+    for number, batch in enumerate(pictures):
+        if number * BATCH_SIZE == COUNT:
+            break
+        module.forward(batch, is_train=False)
+        small = [
+            mx.image.imresize(image.transpose((1, 2, 0)).astype("uint8"), 64, 64).expand_dims(0)
+            for image in batch.data[0]
+        ]
+        new = [module.get_outputs()[0], mx.nd.concat(*small, dim=0), batch.label[0]]
+        arrays = [mx.nd.concat(*pair, dim=0) for pair in zip(arrays, new)] if arrays else new
+    mx.nd.waitall()
+    print(f"{COUNT / (time.perf_counter() - started):.1f} pictures a second")
+
+
+def prepare(data_dir):
+    """Save ResNet-152 and its pictures for both; return the checkpoint's prefix, and the file."""
+    import common  # noqa: F401
+    from common.models import load_resnet_152
+    from common.pictures import load_picture_set
+
+    import mxnet as mx
+
+    net = load_resnet_152(data_dir)
+    prefix = str(Path(data_dir, "benchmark"))
+    states = {name: net.parameters[name] for name in net.symbol.list_auxiliary_states()}
+    parameters = {name: net.parameters[name] for name in net.parameters if name not in states}
+    mx.model.save_checkpoint(prefix, 0, net.symbol, parameters, states)
+    records = load_picture_set(None, None, 1000, data_dir).records
+    return prefix, records.rec
+
+
+def pictures_per_second(command):
+    """Run a command; return the figure that it prints."""
+    output = subprocess.check_output([sys.executable, *command], env=ENVIRONMENT, text=True)
+    return float(re.search(r"([\d.]+) pictures a second", output)[1])
+
+
+def main():
+    """Run both in turn and print the ratio of their medians."""
+    if len(sys.argv) > 2:
+        collect_as_published(*sys.argv[1:])
+        return
+    (data_dir,) = sys.argv[1:]
+    prefix, rec = prepare(data_dir)
+    ours = [ROOT / "get_convnet_codes.py", "--max-num-images", str(COUNT), "--data-dir", data_dir]
+    ours += ["--model", prefix, "--code-layer", "dense0_fwd_output", "--images", rec]
+    rounds = [
+        (pictures_per_second(ours), pictures_per_second([__file__, prefix, rec]))
+        for _ in range(ROUNDS)
+    ]
+    new, old = map(statistics.median, zip(*rounds))
+    print(f"pictures a second: {new:.1f}; as published: {old:.1f}; {new / old:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
