@@ -22,9 +22,10 @@ from pathlib import Path
 
 from common import cli
 from common.codes import DEFAULT_MODEL, save_codes
-from common.models import code_size, compile_encoder, load_code_layer, load_resnet_152
+from common.models import code_size, load_code_layer, load_resnet_152
 from common.pictures import load_picture_set, name_labels
-from common.records import thumbnails
+from common.precision import PRECISIONS, SAMPLE_COUNT, candidates, make_encoder
+from common.records import peek, thumbnails
 
 import numpy as np
 from tqdm import tqdm
@@ -53,6 +54,12 @@ def parse_args():
     parser.add_argument(
         "--batch-size", type=cli.positive_int, default=BATCH_SIZE, help="pictures at a time"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="precision; auto: the fastest here whose codes are like those of float32",
+    )
     cli.add_shared_arguments(parser, "--mean-rgb", "--ctx", "--seed", "--data-dir", "--offline")
     args = parser.parse_args()
     if args.model == DEFAULT_MODEL and (args.code_layer or any(args.mean_rgb)):
@@ -74,8 +81,8 @@ def load_network(args):
 
 def collect(encode, batches, shape, stopped):
     """Return the codes, thumbnails and labels of all batches, or of those before it is stopped."""
-    count, code_size = shape
-    codes = np.empty((count, code_size), np.float32)
+    count, _ = shape
+    codes = np.empty(shape, np.float32)
     pictures = np.empty((count, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     labels = np.empty(count, np.int32)
     done = 0
@@ -101,6 +108,7 @@ def main():
     """Run the network over the pictures, and keep what it says of each."""
     args = parse_args()
     ctx = cli.context(args.ctx)
+    precisions = candidates(args.dtype, ctx)
     cli.make_folder(args.data_dir)
     net = load_network(args)
     size = code_size(net, args.image_shape)
@@ -110,11 +118,14 @@ def main():
     if len(keys) < args.max_num_images:
         cli.notice(f"there are {len(keys):,} pictures, no more: all of them are taken")
 
-    encode = compile_encoder(net, ctx, (args.batch_size, *args.image_shape))
     batches = records.batches(keys, args.batch_size, args.image_shape)
+    sample, batches = peek(batches, SAMPLE_COUNT)
+    batch_shape = (args.batch_size, *args.image_shape)
+    encoder = make_encoder(net, precisions, ctx, batch_shape, sample)
+
     started = time.perf_counter()
     with cli.held_signals() as stopped:
-        codes, pictures, labels = collect(encode, batches, (len(keys), size), stopped)
+        codes, pictures, labels = collect(encoder.encode, batches, (len(keys), size), stopped)
         seconds = time.perf_counter() - started
         if len(codes):
             if stopped:
@@ -124,7 +135,8 @@ def main():
                 "class_names": class_names,
                 "pictures": f"{picture_set.source} {len(codes):,} of {len(records):,}, at random.",
                 "weights": net.source,
-                "precision": "float32",
+                "precision": encoder.precision,
+                "cosine": encoder.cosine,
                 "seed": args.seed,
             }
             save_codes(args.data_dir, Path(args.model).name, codes, pictures, labels, description)

@@ -45,9 +45,17 @@ def describe(codes, description):
         f"{count:,} codes of {size:,} numbers\n\n"
         f"- Pictures: {description['pictures']}\n"
         f"- Weights: {description['weights']}\n"
-        f"- Precision: {description['precision']}\n"
+        f"- Precision: {describe_precision(description)}\n"
         f"- Seed: {description['seed']}\n"
     )
+
+
+def describe_precision(description):
+    """Say in which precision the network ran, and what that cost."""
+    precision, cosine = description["precision"], description.get("cosine")
+    if cosine is None:
+        return precision
+    return f"{precision}; the mean cosine of its codes with those of float32 is {cosine:.4f}"
 
 
 def describe_neighbours(codes, labels):

@@ -1,19 +1,24 @@
 """Makes MXNet 1.9.1 and MXBoard 0.1.0 import, and run at full speed, on Python 3.9 to 3.12.
 
-Importing this module before mxnet is all there is to do. It changes the process in four ways, each
+Importing this module before mxnet is all there is to do. It changes the process in five ways, each
 because of something that MXNet or MXBoard takes for granted and that is no longer so:
 
 - environment variables that MXNet reads once, when it is loaded, are set where the user left them;
+- Linux is asked for the registers of AMX, where there are any;
 - the aliases that NumPy 1.24 removed are put back;
 - TensorBoard's protocol buffer classes take the place of MXBoard's, which need protobuf < 4;
 - the warnings that only the authors of MXNet and MXBoard could act on are not shown.
 """
 
+import ctypes
 import importlib
 import os
+import platform
+import re
 import shlex
 import sys
 import warnings
+from pathlib import Path
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 9), (3, 12)
 PROTOS = (
@@ -41,6 +46,29 @@ def _available_cores():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def _processor_flags():
+    """Return the names of what the processor can do, where Linux lists them."""
+    try:
+        listed = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return set()
+    return set(listed[1].split()) if listed else set()
+
+
+def _allow_amx():
+    """Have oneDNN use AMX; without Linux' leave it would die of an illegal instruction [1].
+
+    [1] https://docs.kernel.org/arch/x86/xstate.html
+    """
+    if platform.machine() != "x86_64" or "amx_tile" not in PROCESSOR_FLAGS:
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    if ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) != 0:
+        return False
+    isa = os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX512_CORE_AMX")
+    return isa == "AVX512_CORE_AMX"
 
 
 def _set_environment():
@@ -78,9 +106,12 @@ def _import_quietly(*packages):
 
 
 AVAILABLE_CORES = _available_cores()
+PROCESSOR_FLAGS = _processor_flags()
 
 _check_python()
 _set_environment()
+HAS_VNNI = "avx512_vnni" in PROCESSOR_FLAGS
+HAS_AMX = _allow_amx()
 try:
     _restore_numpy_aliases()
     _lend_tensorboard_protos()

@@ -485,7 +485,9 @@ def compile_encoder(net, ctx, batch_shape):
         (m, D) float32, as numpy.ndarray.
     """
     pixels = mx.nd.empty(batch_shape, ctx)
-    arrays = {name: array.as_in_context(ctx) for name, array in net.parameters.items()}
+    # Copies: MXNet rearranges the weights of a running network in place, and another network that
+    # shares them gives wrong codes once this one is gone.
+    arrays = {name: array.copyto(ctx) for name, array in net.parameters.items()}
     arrays["data"] = pixels
     arguments = [arrays[name] for name in net.symbol.list_arguments()]
     states = [arrays[name] for name in net.symbol.list_auxiliary_states()]

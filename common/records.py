@@ -9,7 +9,7 @@ import struct
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -354,7 +354,7 @@ class Records:
             No picture can be read, or the file is damaged.
         """
         batches = self._read_batches(keys, batch_size, image_shape)
-        with contextlib.closing(batches), ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as thread:
             ahead = thread.submit(next, batches, None)
             while batch := ahead.result():
                 ahead = thread.submit(next, batches, None)
@@ -382,6 +382,30 @@ class Records:
                 damaged.append(f"record {key}")
             else:
                 yield _crop_centre(picture, *image_shape[1:]), label, key
+
+
+def peek(batches, count):
+    """Look at the first pictures without taking them.
+
+    Parameters
+    ----------
+    batches : iterator of Batch
+        Batches; go on with the one that is returned.
+    count : int
+        Pictures to look at.
+
+    Returns
+    -------
+    images : numpy.ndarray
+        (n, 3, H, W) uint8, n being `count`, or less if there are fewer.
+    batches : iterator of Batch
+        All of them.
+    """
+    seen, left = [], count
+    while left > 0 and (batch := next(batches, None)):
+        seen.append(batch)
+        left -= len(batch.images)
+    return np.concatenate([batch.images for batch in seen])[:count], chain(seen, batches)
 
 
 def thumbnails(images, side=64):

@@ -38,7 +38,7 @@ from onnx import helper, numpy_helper
 SCRIPT = "get_convnet_codes.py"
 DEFAULT_MODEL = "imagenet1k-resnet-152"
 SHAPE = (32, 48)  # of the pictures that the small network takes: no square, so that turning shows
-TINY = "--model good/tiny --image-shape 3,32,48"
+TINY = "--model good/tiny --image-shape 3,32,48 --dtype float32"
 CODE_SIZE = 7
 SUFFIXES = ("convnet_codes.ndarray", "resized_images.ndarray", "labels.ndarray", "codes.json")
 PETS = ["bird"] * 2 + ["cat"] * 6 + ["dog"] * 5
@@ -622,7 +622,7 @@ def test_run_stopped_before_the_first_code_leaves_no_files(place, tmp_path):
     rec = write_rec(tmp_path / "large.rec", [large] * 40, range(40))
     args = ("--images", rec, "--data-dir", tmp_path / "data", "--batch-size", 40)
     terminal = Terminal(place.folder, *args)
-    status, shown = terminal.stop(" 0/40 ", signal.SIGINT)
+    status, shown = terminal.stop("there are 40 pictures", signal.SIGINT)
     assert status == 130, terminal.shown
     assert "Traceback" not in shown and "keeping" not in shown
     # Nothing but the index of the .rec.
@@ -798,7 +798,7 @@ class RealRun:
 
     def collect(self, images, *args):
         args = ["--model", self.prefix, "--images", images, "--data-dir", self.folder, *args]
-        result = run_script(SCRIPT, *args)
+        result = run_script(SCRIPT, *args, "--dtype", "float32")
         assert result.returncode == 0, result.stderr
         codes, thumbnails, labels, description = load_codes(self.folder, "mobilenet_v2")
         return codes, thumbnails, [description["class_names"][label] for label in labels]

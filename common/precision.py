@@ -1,0 +1,176 @@
+"""Precision: runs a network in fewer bits than float32 where that is faster and good enough."""
+
+from itertools import zip_longest
+from typing import Callable, NamedTuple, Optional
+
+import mxnet as mx
+import numpy as np
+from mxnet.contrib import amp, quantization
+
+from .cli import ScriptError, notice
+from .compat import HAS_AMX, HAS_VNNI
+from .models import compile_encoder
+
+PRECISIONS = ("int8", "bfloat16", "float16", "float32")  # from the fastest to the most exact
+
+CALIBRATION_COUNT = 64  # pictures that the ranges of int8 are taken from
+CHECK_COUNT = 64  # pictures whose codes are compared with those of float32
+SAMPLE_COUNT = CALIBRATION_COUNT + CHECK_COUNT
+# An int8 network that names as many pictures right as in float32 has 0.98 or more; at 0.93
+# neighbours begin to change.
+LOWEST_COSINE = 0.97
+
+
+class Encoder(NamedTuple):
+    """A network ready to run.
+
+    Parameters
+    ----------
+    encode : callable
+        As `models.compile_encoder` returns it.
+    precision : str
+        What it computes in.
+    cosine : float or None
+        How like those of float32 its codes are, as `mean_cosine` tells; None if it is float32.
+    """
+
+    encode: Callable
+    precision: str
+    cosine: Optional[float] = None
+
+
+def candidates(dtype, ctx):
+    """List the precisions to try.
+
+    Parameters
+    ----------
+    dtype : str
+        "auto" for all that this device is fast in, or one of `PRECISIONS`.
+    ctx : mxnet.Context
+        The device.
+
+    Returns
+    -------
+    tuple of str
+        Precisions, the fastest first. "auto" ends with float32.
+
+    Raises
+    ------
+    ScriptError
+        This device does not compute in that precision.
+    """
+    on_gpu = ctx.device_type == "gpu"
+    if dtype == "auto":
+        fast = {"int8": HAS_VNNI and not on_gpu, "bfloat16": HAS_AMX and not on_gpu}
+        fast.update(float16=on_gpu, float32=True)
+        return tuple(precision for precision in PRECISIONS if fast[precision])
+    if dtype in (("int8", "bfloat16") if on_gpu else ("float16",)):
+        raise ScriptError(
+            f"argument --dtype: MXNet computes in {dtype} on a {'CPU' if on_gpu else 'GPU'} only",
+            status=2,
+        )
+    return (dtype,)
+
+
+def make_encoder(net, precisions, ctx, batch_shape, sample):
+    """Make a network ready to run in the first precision that is good enough.
+
+    Every precision but float32 is compared with float32, and the figure printed.
+
+    Parameters
+    ----------
+    net : models.ConvNet
+        The network.
+    precisions : sequence of str
+        As `candidates` lists them. The last is taken as it is.
+    ctx : mxnet.Context
+        Where it runs.
+    batch_shape : tuple of int
+        (n, 3, H, W).
+    sample : numpy.ndarray
+        (m, 3, H, W) uint8, pictures to try it on: the first 64 calibrate int8, and the next 64 are
+        compared, or the last there are if that leaves fewer than 2.
+
+    Returns
+    -------
+    Encoder
+        The network, ready to run.
+    """
+    exact = compile_encoder(net, ctx, batch_shape)
+    check = sample[CALIBRATION_COUNT:SAMPLE_COUNT]
+    check = check if len(check) > 1 else sample[-CHECK_COUNT:]
+    for precision, next_one in zip_longest(precisions, precisions[1:]):
+        if precision == "float32":
+            return Encoder(exact, precision)
+        if precision == "int8":
+            reduced = _quantize(net, sample[:CALIBRATION_COUNT], batch_shape)
+        else:
+            reduced = _cast(net, precision)
+        encode = compile_encoder(reduced, ctx, batch_shape)
+        codes, expected = (_encode_all(run, check, batch_shape[0]) for run in (encode, exact))
+        cosine = mean_cosine(codes, expected)
+        print(f"{precision}: the mean cosine of its codes with those of float32 is {cosine:.4f}")
+        # Not the other way round: codes that are no numbers have no cosine.
+        if cosine >= LOWEST_COSINE or not next_one:
+            return Encoder(encode, precision, cosine)
+        notice(f"{precision} is not good enough for this network: trying {next_one}")
+
+
+def _quantize(net, images, batch_shape):
+    """Convert a network to int8, the ranges of its layers taken from pictures [1].
+
+    [1] https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/contrib/quantization/index.html
+    """
+    batch_size = min(len(images), batch_shape[0])
+    pixels = mx.io.NDArrayIter(images.astype(np.float32), batch_size=batch_size)
+    symbol, parameters, states = quantization.quantize_model_mkldnn(
+        net.symbol,
+        *_split(net),
+        label_names=None,
+        calib_mode="naive",
+        calib_data=pixels,
+        quantized_dtype="auto",
+        quantize_mode="full",
+    )
+    return net._replace(symbol=symbol, parameters={**parameters, **states})
+
+
+def _cast(net, dtype):
+    """Convert a network to a 16-bit floating-point type, where that does no harm [1].
+
+    [1] https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/contrib/amp/index.html
+    """
+    symbol, parameters, states = amp.convert_model(net.symbol, *_split(net), target_dtype=dtype)
+    return net._replace(symbol=symbol, parameters={**parameters, **states})
+
+
+def _split(net):
+    """Return a network's parameters and its auxiliary states, as MXNet takes them."""
+    states = {name: net.parameters[name] for name in net.symbol.list_auxiliary_states()}
+    return {k: v for k, v in net.parameters.items() if k not in states}, states
+
+
+def _encode_all(encode, images, batch_size):
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([encode(images[start : start + batch_size]) for start in starts])
+
+
+def mean_cosine(codes, others):
+    """Tell how alike two sets of codes of the same pictures are.
+
+    Parameters
+    ----------
+    codes, others : numpy.ndarray
+        (N, D) float32, a code a row.
+
+    Returns
+    -------
+    float
+        The mean of the cosines between a picture's two codes, -1 to 1, each less the mean of its
+        set, if there are several: what all codes have in common says nothing of a picture. 0 for a
+        code of which nothing is left.
+    """
+    if len(codes) > 1:
+        codes, others = (array - array.mean(axis=0) for array in (codes, others))
+    lengths = np.linalg.norm(codes, axis=1) * np.linalg.norm(others, axis=1)
+    return float(((codes * others).sum(axis=1) / np.where(lengths > 0, lengths, 1)).mean())
