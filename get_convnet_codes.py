@@ -15,6 +15,7 @@ Your own pictures, a folder with a subfolder a class or a RecordIO file, and you
     python get_convnet_codes.py --model PREFIX --code-layer fc1_output
 """
 
+import contextlib
 import os
 import shlex
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from common import cli
 from common.codes import DEFAULT_MODEL, save_codes
-from common.models import code_size, load_code_layer, load_resnet_152
+from common.models import code_size, load_code_layer, load_resnet_152, require_numbers
 from common.pictures import load_picture_set, name_labels
 from common.precision import PRECISIONS, SAMPLE_COUNT, candidates, make_encoder
 from common.records import peek, thumbnails
@@ -64,7 +65,7 @@ def parse_args():
     args = parser.parse_args()
     if args.model == DEFAULT_MODEL and (args.code_layer or any(args.mean_rgb)):
         parser.error("--code-layer and --mean-rgb are about a checkpoint: give --model too")
-    if args.images and not os.path.exists(args.images):
+    if args.images is not None and not os.path.exists(args.images):
         parser.error(f"argument --images: there is no {args.images}")
     if args.classes and (not args.images or os.path.isdir(args.images)):
         parser.error("--classes names the labels of a .rec: give one with --images")
@@ -86,17 +87,14 @@ def collect(encode, batches, shape, stopped):
     pictures = np.empty((count, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     labels = np.empty(count, np.int32)
     done = 0
-    with tqdm(total=count, unit="picture", disable=None) as bar:
+    bar = tqdm(total=count, unit="picture", disable=None)
+    with bar, contextlib.closing(batches):
         for batch in batches:
             if stopped:
                 break
             rows = slice(done, done + len(batch.labels))
             codes[rows] = encode(batch.images)
-            if not np.isfinite(codes[rows]).all():
-                raise cli.ScriptError(
-                    "some codes are no numbers: train the network again, or give the --image-shape "
-                    "and --mean-rgb that it was trained with"
-                )
+            require_numbers(codes[rows])
             pictures[rows] = thumbnails(batch.images, THUMBNAIL_SIDE)
             labels[rows] = batch.labels
             done = rows.stop
@@ -118,9 +116,9 @@ def main():
     if len(keys) < args.max_num_images:
         cli.notice(f"there are {len(keys):,} pictures, no more: all of them are taken")
 
-    batches = records.batches(keys, args.batch_size, args.image_shape)
+    batch_shape = (min(args.batch_size, len(keys)), *args.image_shape)
+    batches = records.batches(keys, batch_shape[0], args.image_shape)
     sample, batches = peek(batches, SAMPLE_COUNT)
-    batch_shape = (args.batch_size, *args.image_shape)
     encoder = make_encoder(net, precisions, ctx, batch_shape, sample)
 
     started = time.perf_counter()

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import mxnet as mx
+from tqdm import tqdm
 
 PROGRAM = Path(sys.argv[0]).name
 
@@ -287,7 +288,8 @@ def notice(message):
     message : str
         The line.
     """
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    # Not through the middle of a progress bar.
+    tqdm.write(f"{PROGRAM}: {message}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -301,12 +303,15 @@ def held_signals():
         when it has.
     """
     came = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        # What a shell runs in the background ignores Ctrl-C, and is to go on ignoring it.
+        if handler != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: came.append(number))
     try:
         yield came
     finally:
-        for number, handler in zip(numbers, handlers):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
     if came:
         signal.raise_signal(came[0])
@@ -338,8 +343,13 @@ def run(main):
         # What could not be printed must not be tried again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (MemoryError, mx.MXNetError) as error:
+        if isinstance(error, mx.MXNetError) and "memory" not in str(error).lower():
+            raise
+        notice("error: there is too little memory: try a smaller --batch-size")
+        sys.exit(1)
     except KeyboardInterrupt:
-        notice("stopped by Ctrl-C; what was logged is kept")
+        notice("stopped by Ctrl-C")
         sys.exit(128 + signal.SIGINT)
 
 

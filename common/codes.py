@@ -41,7 +41,8 @@ def save_codes(data_dir, name, codes, thumbnails, labels, description):
         (N,) int32, 0 to len(class_names) - 1.
     description : dict
         ``class_names`` (list of str), ``pictures`` and ``weights`` (str, Markdown: which they are
-        and where they came from), ``precision`` (str) and ``seed`` (int); more is kept as it is.
+        and where they came from), ``precision`` (str) and ``seed`` (int); more is kept as it is,
+        such as ``cosine`` (float or None: how like those of float32 the codes are).
 
     Raises
     ------

@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 9), (3, 12)
+AMX = "AVX512_CORE_AMX"  # as oneDNN calls it
 PROTOS = (
     *("attr_value", "event", "graph", "node_def", "resource_handle", "summary"),
     *("tensor", "tensor_shape", "types", "versions"),
@@ -62,13 +63,17 @@ def _allow_amx():
 
     [1] https://docs.kernel.org/arch/x86/xstate.html
     """
-    if platform.machine() != "x86_64" or "amx_tile" not in PROCESSOR_FLAGS:
-        return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18
-    if ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) != 0:
-        return False
-    isa = os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX512_CORE_AMX")
-    return isa == "AVX512_CORE_AMX"
+    granted = (
+        platform.machine() == "x86_64"
+        and "amx_tile" in PROCESSOR_FLAGS
+        and ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+    )
+    if granted:
+        os.environ.setdefault("DNNL_MAX_CPU_ISA", AMX)
+    elif os.environ.get("DNNL_MAX_CPU_ISA") == AMX:
+        del os.environ["DNNL_MAX_CPU_ISA"]
+    return os.environ.get("DNNL_MAX_CPU_ISA") == AMX
 
 
 def _set_environment():

@@ -26,6 +26,8 @@ IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
 GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
 GLUON_STD_RGB = (0.229, 0.224, 0.225)
 
+LARGEST_ARRAY = 2**31 - 1  # numbers, in MXNet as its wheels are built
+
 
 class FirstLayer(NamedTuple):
     """A convolution that looks at a picture.
@@ -380,18 +382,19 @@ def load_code_layer(prefix, code_layer, image_shape, mean_rgb=(0, 0, 0)):
     if "data" not in symbol.list_arguments():
         raise ScriptError(f"{prefix} has no input named data, which takes the pictures")
     layers = symbol.get_internals()
-    candidates = _code_layers(layers, image_shape)
-    if code_layer not in candidates:
+    names = _code_layers(layers, image_shape)
+    if code_layer not in names:
         raise ScriptError(
             f"argument --code-layer: {code_layer} is no layer of {prefix} that gives a row of "
-            f"numbers; these are: {' '.join(candidates)}",
+            f"numbers; these are: {' '.join(names)}",
             status=2,
         )
     symbol = layers[code_layer]
-    names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
-    names.remove("data")
-    parameters = {name: _parameter(parameters, name, path) for name in names}
     expected = _parameter_shapes(symbol, image_shape)
+    # In float32 but where the network itself casts: some are saved in float16 to save room.
+    types, _, state_types = symbol.infer_type(data=np.float32)
+    types = dict(zip(symbol.list_arguments() + symbol.list_auxiliary_states(), types + state_types))
+    parameters = {name: _parameter(parameters, name, path).astype(types[name]) for name in expected}
     for name, array in parameters.items():
         if array.shape != expected[name]:
             raise ScriptError(
@@ -406,15 +409,20 @@ def load_code_layer(prefix, code_layer, image_shape, mean_rgb=(0, 0, 0)):
 
 def _code_layers(layers, image_shape):
     """Name the outputs that are a row of numbers a picture and need no label."""
-    _, shapes, _ = _infer_shapes(layers.infer_shape_partial, image_shape)
-    inputs = {*layers.list_arguments(), *layers.list_auxiliary_states()}
-    return [
+    count = 2  # pictures: a row that is not a picture's does not grow with them
+    _, shapes, _ = _infer_shapes(layers.infer_shape_partial, image_shape, count)
+    rows = [
         name
         for name, shape in zip(layers.list_outputs(), shapes)
-        if name not in inputs
-        and len(shape) > 1
-        and max(shape[2:], default=1) == 1
-        and not any(argument.endswith("label") for argument in layers[name].list_arguments())
+        if len(shape) > 1 and shape[0] == count and max(shape[2:], default=1) == 1
+    ]
+    arguments = {name: layers[name].list_arguments() for name in rows}
+    return [
+        name
+        for name in rows
+        if name != "data"
+        and "data" in arguments[name]
+        and not any(argument.endswith("label") for argument in arguments[name])
     ]
 
 
@@ -425,12 +433,12 @@ def _parameter_shapes(symbol, image_shape):
     return {name: shape for name, shape in zip(names, shapes + states) if name != "data"}
 
 
-def _infer_shapes(infer, image_shape):
-    """Infer the shapes of arguments, outputs and auxiliary states for one picture."""
+def _infer_shapes(infer, image_shape, count=1):
+    """Infer the shapes of arguments, outputs and auxiliary states for some pictures."""
     try:
         # What MXNet prints when it cannot is no help to a user.
         with contextlib.redirect_stdout(None):
-            return infer(data=(1, *image_shape))
+            return infer(data=(count, *image_shape))
     except mx.MXNetError as error:
         raise ScriptError(
             f"the network cannot take pictures of {_join(image_shape)}: give the --image-shape it "
@@ -466,7 +474,27 @@ def code_size(net, image_shape):
     return size
 
 
-def compile_encoder(net, ctx, batch_shape):
+def require_numbers(codes):
+    """Make sure that codes can be worked with.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray
+        (N, D) float32.
+
+    Raises
+    ------
+    ScriptError
+        Some are infinite, or no numbers at all.
+    """
+    if not np.isfinite(codes).all():
+        raise ScriptError(
+            "some codes are no numbers: train the network again, or give the --image-shape and "
+            "--mean-rgb that it was trained with"
+        )
+
+
+def compile_encoder(net, ctx, batch_shape, monitor=None):
     """Make a network ready to run on batches of one size.
 
     Parameters
@@ -477,13 +505,22 @@ def compile_encoder(net, ctx, batch_shape):
         Where it runs.
     batch_shape : tuple of int
         (n, 3, H, W), which the network can take.
+    monitor : callable, optional
+        Called with the name and the handle of each array that the network computes.
 
     Returns
     -------
     callable
-        Takes up to n pictures, (m, 3, H, W) uint8 RGB, as numpy.ndarray; returns their codes,
-        (m, D) float32, as numpy.ndarray.
+        Takes up to n pictures, (m, 3, H, W) uint8 RGB, as numpy.ndarray; waits for their codes and
+        returns them, (m, D) float32, as numpy.ndarray.
+
+    Raises
+    ------
+    MemoryError
+        A batch has more numbers than an array of MXNet can hold.
     """
+    if np.prod(batch_shape) > LARGEST_ARRAY:
+        raise MemoryError
     pixels = mx.nd.empty(batch_shape, ctx)
     # Copies: MXNet rearranges the weights of a running network in place, and another network that
     # shares them gives wrong codes once this one is gone.
@@ -492,6 +529,8 @@ def compile_encoder(net, ctx, batch_shape):
     arguments = [arrays[name] for name in net.symbol.list_arguments()]
     states = [arrays[name] for name in net.symbol.list_auxiliary_states()]
     executor = net.symbol.bind(ctx, arguments, grad_req="null", aux_states=states)
+    if monitor:
+        executor.set_monitor_callback(monitor, monitor_all=True)
 
     def encode(images):
         pixels[: len(images)] = images

@@ -139,10 +139,12 @@ def load_picture_set(images, classes, code_size, data_dir, offline=False):
     ------
     ScriptError
         There is no picture that can be read, or a file is damaged.
+    OSError
+        A file cannot be read, or `data_dir` not be written to.
     """
     if images is not None and not Path(images).is_dir():
         if classes is not None:
-            names = Path(classes).read_text(encoding="utf-8", errors="replace").splitlines()
+            names = Path(classes).read_text(encoding="utf-8-sig", errors="replace").splitlines()
         else:
             names = _load_synsets(data_dir, offline) if code_size == IMAGENET_CLASSES else []
         return PictureSet(Records(images, data_dir), names, f"`{images}`.")

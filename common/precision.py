@@ -1,15 +1,19 @@
 """Precision: runs a network in fewer bits than float32 where that is faster and good enough."""
 
+import ctypes
+import json
+import re
 from itertools import zip_longest
 from typing import Callable, NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
+from mxnet.base import py_str
 from mxnet.contrib import amp, quantization
 
 from .cli import ScriptError, notice
 from .compat import HAS_AMX, HAS_VNNI
-from .models import compile_encoder
+from .models import compile_encoder, require_numbers
 
 PRECISIONS = ("int8", "bfloat16", "float16", "float32")  # from the fastest to the most exact
 
@@ -40,7 +44,7 @@ class Encoder(NamedTuple):
 
 
 def candidates(dtype, ctx):
-    """List the precisions to try.
+    """List the precisions to try, the fastest first.
 
     Parameters
     ----------
@@ -52,12 +56,12 @@ def candidates(dtype, ctx):
     Returns
     -------
     tuple of str
-        Precisions, the fastest first. "auto" ends with float32.
+        Precisions; "auto" ends with float32.
 
     Raises
     ------
     ScriptError
-        This device does not compute in that precision.
+        This device does not compute in that precision; exit status 2.
     """
     on_gpu = ctx.device_type == "gpu"
     if dtype == "auto":
@@ -75,7 +79,8 @@ def candidates(dtype, ctx):
 def make_encoder(net, precisions, ctx, batch_shape, sample):
     """Make a network ready to run in the first precision that is good enough.
 
-    Every precision but float32 is compared with float32, and the figure printed.
+    Every precision but float32 is compared with float32, and the figure printed. That the next one
+    is tried is told on standard error.
 
     Parameters
     ----------
@@ -95,20 +100,33 @@ def make_encoder(net, precisions, ctx, batch_shape, sample):
     -------
     Encoder
         The network, ready to run.
+
+    Raises
+    ------
+    ScriptError
+        The codes are no numbers, or MXNet cannot compute this network in the last precision here.
     """
     exact = compile_encoder(net, ctx, batch_shape)
     check = sample[CALIBRATION_COUNT:SAMPLE_COUNT]
     check = check if len(check) > 1 else sample[-CHECK_COUNT:]
+    expected = _encode_all(exact, check, batch_shape[0])
+    require_numbers(expected)
     for precision, next_one in zip_longest(precisions, precisions[1:]):
         if precision == "float32":
             return Encoder(exact, precision)
-        if precision == "int8":
-            reduced = _quantize(net, sample[:CALIBRATION_COUNT], batch_shape)
-        else:
-            reduced = _cast(net, precision)
-        encode = compile_encoder(reduced, ctx, batch_shape)
-        codes, expected = (_encode_all(run, check, batch_shape[0]) for run in (encode, exact))
-        cosine = mean_cosine(codes, expected)
+        try:
+            reduced = _reduce(net, precision, sample[:CALIBRATION_COUNT], batch_shape)
+            encode = compile_encoder(reduced, ctx, batch_shape)
+            cosine = mean_cosine(_encode_all(encode, check, batch_shape[0]), expected)
+        except mx.MXNetError as error:
+            reason = str(error).strip().splitlines()[-1]
+            if not next_one:
+                raise ScriptError(
+                    f"MXNet cannot compute this network in {precision} here ({reason}): choose "
+                    "another --dtype"
+                ) from error
+            notice(f"no {precision} for this network ({reason}): trying {next_one}")
+            continue
         print(f"{precision}: the mean cosine of its codes with those of float32 is {cosine:.4f}")
         # Not the other way round: codes that are no numbers have no cosine.
         if cosine >= LOWEST_COSINE or not next_one:
@@ -116,31 +134,62 @@ def make_encoder(net, precisions, ctx, batch_shape, sample):
         notice(f"{precision} is not good enough for this network: trying {next_one}")
 
 
+def _reduce(net, precision, images, batch_shape):
+    """Convert a network; the pictures are for what int8 must know."""
+    if precision == "int8":
+        return _quantize(net, images, batch_shape)
+    # Each number a depthwise convolution makes is a sum of few: rounding them does harm, and no
+    # processor gains by it.
+    depthwise = [
+        node["name"]
+        for node in json.loads(net.symbol.tojson())["nodes"]
+        if node["op"] == "Convolution" and int(node["attrs"].get("num_group", 1)) > 1
+    ]
+    symbol, parameters, states = amp.convert_model(
+        net.symbol, *_split(net), target_dtype=precision, excluded_sym_names=depthwise
+    )
+    return net._replace(symbol=symbol, parameters={**parameters, **states})
+
+
+class _Ranges:
+    """The lowest and the highest value of each layer, as `mx.contrib.quantization` collects them.
+
+    Its own collector takes three times as long: MXNet looks for a minimum on one core.
+    """
+
+    def __init__(self):
+        self.min_max_dict = {}
+
+    def collect(self, name, handle):
+        name = py_str(name)
+        # Inputs of layers come too; they are outputs of others, but for the pictures.
+        if name == "data" or re.search(r"_output\d*$", name):
+            handle = ctypes.cast(handle, mx.base.NDArrayHandle)
+            values = mx.nd.NDArray(handle, writable=False).asnumpy()
+            low, high = self.min_max_dict.get(name, (np.inf, -np.inf))
+            self.min_max_dict[name] = min(low, values.min()), max(high, values.max())
+
+
 def _quantize(net, images, batch_shape):
     """Convert a network to int8, the ranges of its layers taken from pictures [1].
 
     [1] https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/contrib/quantization/index.html
     """
-    batch_size = min(len(images), batch_shape[0])
-    pixels = mx.io.NDArrayIter(images.astype(np.float32), batch_size=batch_size)
-    symbol, parameters, states = quantization.quantize_model_mkldnn(
-        net.symbol,
-        *_split(net),
-        label_names=None,
-        calib_mode="naive",
-        calib_data=pixels,
-        quantized_dtype="auto",
-        quantize_mode="full",
+    backend, options = "MKLDNN_QUANTIZE", {"calib_mode": "customize", "quantized_dtype": "auto"}
+    fused = net._replace(symbol=net.symbol.get_backend_symbol(backend))
+    ranges = _Ranges()
+    symbol, *_ = quantization.quantize_graph(
+        fused.symbol, *_split(net), LayerOutputCollector=ranges, **options
     )
-    return net._replace(symbol=symbol, parameters={**parameters, **states})
-
-
-def _cast(net, dtype):
-    """Convert a network to a 16-bit floating-point type, where that does no harm [1].
-
-    [1] https://mxnet.apache.org/versions/1.9.1/api/python/docs/api/contrib/amp/index.html
-    """
-    symbol, parameters, states = amp.convert_model(net.symbol, *_split(net), target_dtype=dtype)
+    # Not more pictures than there are: the rest of the batch would count.
+    batch_size = min(batch_shape[0], len(images))
+    batch_shape = (batch_size, *batch_shape[1:])
+    encode = compile_encoder(fused, mx.cpu(), batch_shape, monitor=ranges.collect)
+    _encode_all(encode, images, batch_size)
+    symbol, parameters, states = quantization.calib_graph(
+        symbol, *_split(net), ranges, logger=None, **options
+    )
+    symbol = symbol.get_backend_symbol(backend)
     return net._replace(symbol=symbol, parameters={**parameters, **states})
 
 

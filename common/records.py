@@ -9,7 +9,7 @@ import struct
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -389,7 +389,7 @@ def peek(batches, count):
 
     Parameters
     ----------
-    batches : iterator of Batch
+    batches : generator of Batch
         Batches; go on with the one that is returned.
     count : int
         Pictures to look at.
@@ -398,14 +398,19 @@ def peek(batches, count):
     -------
     images : numpy.ndarray
         (n, 3, H, W) uint8, n being `count`, or less if there are fewer.
-    batches : iterator of Batch
+    batches : generator of Batch
         All of them.
     """
     seen, left = [], count
     while left > 0 and (batch := next(batches, None)):
         seen.append(batch)
         left -= len(batch.images)
-    return np.concatenate([batch.images for batch in seen])[:count], chain(seen, batches)
+    return np.concatenate([batch.images for batch in seen])[:count], _go_on(seen, batches)
+
+
+def _go_on(seen, batches):
+    yield from seen
+    yield from batches
 
 
 def thumbnails(images, side=64):

@@ -10,12 +10,20 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from common.cli import ScriptError
 from common.codes import load_codes, save_codes
 from common.compat import AVAILABLE_CORES
-from common.models import ConvNet, build_resnet_152, compile_encoder, read_resnet_152
+from common.models import (
+    ConvNet,
+    build_resnet_152,
+    compile_encoder,
+    load_code_layer,
+    read_resnet_152,
+)
+from common.records import Batch
 from common.standins import CLASSES as DRAWN_CLASSES
 from common.standins import draw_classes, draw_weights
 
@@ -34,6 +42,8 @@ from conftest import (
 )
 from mxnet.gluon.model_zoo import vision
 from onnx import helper, numpy_helper
+
+import get_convnet_codes
 
 SCRIPT = "get_convnet_codes.py"
 DEFAULT_MODEL = "imagenet1k-resnet-152"
@@ -391,6 +401,31 @@ def test_code_layer_and_image_shape_give_the_output_of_that_layer_for_that_crop(
     assert f"`{layer}`" in found[3]["weights"]
 
 
+def test_checkpoint_saved_in_float16_is_read(place, tmp_path):
+    prefix = place.network.save(place.folder / "half", 1)
+    path = f"{prefix}-0001.params"
+    halves = {name: array.astype("float16") for name, array in mx.nd.load(path).items()}
+    mx.nd.save(path, halves)
+    codes, _, labels, _ = place.collected(tmp_path, "--model", "half/tiny")
+    expected, _, _, _ = place.collected(tmp_path)
+    assert abs(codes - expected).max() < 0.01 * abs(expected).max() and len(codes) == 13
+
+
+def test_only_rows_that_the_pictures_make_are_code_layers(tmp_path):
+    data, weight = mx.sym.Variable("data"), mx.sym.Variable("fc1_weight", shape=(5, 3))
+    weight = mx.sym.L2Normalization(weight, name="normal")
+    means = mx.sym.flatten(mx.sym.Pooling(data, kernel=(1, 1), global_pool=True, pool_type="avg"))
+    codes = mx.sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
+    turned = mx.sym.transpose(codes, name="turned")
+    mx.model.save_checkpoint(
+        str(tmp_path / "net"), 0, turned, {"fc1_weight": mx.nd.ones((5, 3))}, {}
+    )
+    for layer in ("normal_output", "turned_output"):
+        with pytest.raises(ScriptError, match="these are: .*fc1_output$"):
+            load_code_layer(str(tmp_path / "net"), layer, (3, 8, 8))
+    assert load_code_layer(str(tmp_path / "net"), "fc1_output", (3, 8, 8)).parameters
+
+
 # Bad input: arguments, exit status, and words that the line must have
 
 
@@ -461,6 +496,17 @@ REFUSED = {
         ["3,4,48", "--image-shape"],
     ),
     "codes that are no numbers": (f"{TINY} --images pets --model endless/tiny", 1, ["no numbers"]),
+    "codes that are no numbers in any precision": (
+        f"{TINY} --images pets --model endless/tiny --dtype auto",
+        1,
+        ["no numbers"],
+    ),
+    "weights that are no numbers, in int8": (
+        f"{TINY} --images pets --model nan/tiny --dtype int8",
+        1,
+        ["no numbers"],
+    ),
+    "images that are an empty word": (f"{TINY} --images ''", 2, ["--images"]),
     "no GPU": (f"{TINY} --images pets --ctx gpu", 1, ["no GPU", "mxnet-cu112"]),
     "no pictures": (f"{TINY} --images nowhere", 2, ["--images", "nowhere"]),
     "empty folder": (f"{TINY} --images empty", 1, ["empty", "no pictures"]),
@@ -502,6 +548,7 @@ def spoil(place):
     network.save(folder / "other", 1, fc1_weight=np.ones((CODE_SIZE, 99)))
     network.save(folder / "states", 1, bn0_moving_mean=np.ones(5))
     network.save(folder / "endless", 1, fc1_bias=np.full(CODE_SIZE, np.inf))
+    network.save(folder / "nan", 1, conv0_weight=np.full((4, 3, 1, 1), np.nan))
     (folder / "empty" / "class").mkdir(parents=True)
     write_folder(folder / "junk_pets", [b"no picture"] * 2, ["cat", "dog"])
     write_rec(folder / "ok.rec", place.jpegs, range(13))
@@ -595,6 +642,28 @@ class Terminal:
             pass
         os.close(self._terminal)
         return self.process.wait(timeout=60), self.shown[before:]
+
+
+def test_nothing_is_kept_of_a_run_that_is_stopped_before_its_first_batch_is_encoded():
+    batch = Batch(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2, np.int32), np.arange(2))
+    batches = (batch for _ in range(1))
+    arrays = get_convnet_codes.collect(None, batches, (2, 5), stopped=[signal.SIGINT])
+    assert [array.shape for array in arrays] == [(0, 5), (0, 3, 64, 64), (0,)]
+
+
+def test_interrupt_that_the_shell_has_ignored_stays_ignored(place, long_rec, tmp_path):
+    args = [*shlex.split(TINY), "--images", long_rec, "--data-dir", tmp_path]
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, ROOT / SCRIPT, *args]
+    command += ["--max-num-images", "2000"]
+    process = subprocess.Popen(command, cwd=place.folder, env=script_env(), stdout=subprocess.PIPE)
+    while not list(tmp_path.glob("*.idx")):
+        time.sleep(0.1)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    process.stdout.close()
+    assert process.returncode == 0
+    assert len(load_codes(tmp_path, "tiny")[0]) == 2000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -86,6 +86,36 @@ def test_codes_in_fewer_bits_are_as_like_those_of_float32_as_it_says(precision, 
     assert COSINE.findall(capsys.readouterr().out) == [(precision, f"{encoder.cosine:.4f}")]
 
 
+def test_int8_is_calibrated_on_the_first_64_pictures(capsys):
+    net, images = build_network(), pictures(128)
+    images[1:64] //= 2
+    images[63], images[64:] = 255, images[64:] // 2
+    ranges = [images[:64], images[:63], images]
+    codes = [run_encoder(net, ("int8",), sample, images[64:])[1] for sample in ranges]
+    # The range of the brightest picture counts, and only if it is among the first 64.
+    assert (codes[0] == codes[2]).all() and (codes[0] != codes[1]).any()
+
+
+def test_network_gives_the_same_codes_when_another_with_its_weights_is_gone():
+    # Large enough for MXNet to rearrange its weights.
+    pixels = mx.sym.Variable("data") / 255
+    maps = mx.sym.Convolution(pixels, kernel=(3, 3), num_filter=64, no_bias=True, name="conv0")
+    maps = mx.sym.Convolution(maps, kernel=(3, 3), num_filter=64, no_bias=True, name="conv1")
+    rng = np.random.default_rng(0)
+    shapes = {"conv0_weight": (64, 3, 3, 3), "conv1_weight": (64, 64, 3, 3)}
+    weights = {name: mx.nd.array(rng.normal(size=shape)) for name, shape in shapes.items()}
+    net, images = ConvNet(mx.sym.flatten(maps), weights, ""), pictures(128)
+    one = compile_encoder(net, mx.cpu(), (16, *SHAPE))
+    expected = one(images[:16])
+    encoder = make_encoder(net, ("int8",), mx.cpu(), (16, *SHAPE), images)
+    before = encoder.encode(images[:16])
+    del one
+    clutter = [mx.nd.ones((500, 500)) for _ in range(20)]
+    mx.nd.waitall()
+    assert (encoder.encode(images[:16]) == before).all() and len(clutter) == 20
+    assert centred_cosine(before, expected) > 0.95
+
+
 def test_float32_is_float32(capsys):
     net, images = build_network(), pictures(20)
     encoder, codes = run_encoder(net, ("float32",), images, images)
@@ -146,8 +176,9 @@ def run_on_processor(flags, folder, *command):
     shell = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable]
     if subprocess.run([*shell[:4], mount], capture_output=True).returncode:
         pytest.skip("needs the right to mount a file over /proc/cpuinfo")
+    env = script_env(DNNL_MAX_CPU_ISA=None)
     return subprocess.run(
-        [*shell, *map(str, command)], capture_output=True, text=True, cwd=ROOT, env=script_env()
+        [*shell, *map(str, command)], capture_output=True, text=True, cwd=ROOT, env=env
     )
 
 
@@ -258,7 +289,7 @@ def real_codes(real, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("precision", "lowest"), [("int8", 0.86), ("bfloat16", 0.86)])
+@pytest.mark.parametrize(("precision", "lowest"), [("int8", 0.86), ("bfloat16", 0.868)])
 def test_real_network_keeps_its_accuracy_and_tells_its_cosine(precision, lowest, real_codes):
     codes, accuracy, cosine, output = real_codes[precision]
     expected = real_codes["float32"][0]
