@@ -1,9 +1,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
-import time
 import urllib.request
 
 from common.cli import ScriptError
@@ -20,10 +17,11 @@ from conftest import (
     read_log,
     read_text,
     run_script,
-    script_env,
 )
 from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+from pic.browser import serve
 
 MODEL = "imagenet1k-resnet-152"
 TAG = "resnet_152_image_codes"
@@ -83,25 +81,9 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(run):
     """Get what TensorBoard's own server answers the projector."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", run.logdir]
-    command += ["--host", "127.0.0.1", "--port", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=script_env())
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for line in server.stderr:
-        if address := re.search(r"http://127\.0\.0\.1:\d+/", line):
-            break
-
-    def get(path):
-        return opener.open(f"{address[0]}data/plugin/projector/{path}", timeout=30).read()
-
-    try:
-        deadline = time.monotonic() + 60
-        while json.loads(get("runs")) != ["."] and time.monotonic() < deadline:
-            time.sleep(0.2)
-        yield get
-    finally:
-        server.terminate()
-        server.wait()
+    with serve(run.logdir) as url:
+        yield lambda path: opener.open(f"{url}data/plugin/projector/{path}", timeout=30).read()
 
 
 def sprites_of(encoded, count):

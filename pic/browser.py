@@ -1,0 +1,146 @@
+"""A real TensorBoard and a real Chromium, for the pictures and for the tests."""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from urllib.parse import quote
+
+from common.cli import ScriptError
+
+from playwright.sync_api import sync_playwright
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+# SwiftShader draws the projector's WebGL where there is no GPU, as in a container.
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)
+
+
+def find_chromium():
+    """Find a browser to drive.
+
+    Returns
+    -------
+    str or None
+        Path of Chromium or Chrome; None if neither is on ``PATH``.
+    """
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
+
+
+@contextlib.contextmanager
+def serve(logdir):
+    """Serve a log with TensorBoard, on a free port of the loopback, until the block ends.
+
+    Parameters
+    ----------
+    logdir : str or pathlib.Path
+        The log; all that is in it has been read when the block begins, and nothing later is.
+
+    Yields
+    ------
+    str
+        TensorBoard's address, with a slash at its end.
+
+    Raises
+    ------
+    ScriptError
+        TensorBoard does not start.
+    """
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
+    command += ["--host", "127.0.0.1", "--port", "0"]
+    # It says where it is once it has read the log.
+    command += ["--load_fast", "false", "--reload_task", "blocking", "--reload_interval", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        for line in server.stderr:
+            lines.append(line)
+            if address := re.search(r"http://127\.0\.0\.1:\d+/", line):
+                break
+        else:
+            raise ScriptError(f"TensorBoard does not start: {''.join(lines[-1:]).strip()}")
+        # A full pipe would stop it.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        yield address[0]
+    finally:
+        server.kill()
+        server.wait()
+
+
+@contextlib.contextmanager
+def open_page(chromium, width=1280, height=900, scale=1):
+    """Open an empty page in a headless browser, until the block ends.
+
+    Parameters
+    ----------
+    chromium : str
+        Path of the browser.
+    width, height : int
+        Size of the page, in CSS pixels.
+    scale : float
+        Pixels of a screenshot for each CSS pixel.
+
+    Yields
+    ------
+    playwright.sync_api.Page
+        The page.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
+        try:
+            yield browser.new_page(
+                viewport={"width": width, "height": height}, device_scale_factor=scale
+            )
+        finally:
+            browser.close()
+
+
+def show(page, url, tab, tags=""):
+    """Open a tab of TensorBoard afresh.
+
+    Parameters
+    ----------
+    page : playwright.sync_api.Page
+        The page.
+    url : str
+        TensorBoard's address.
+    tab : str
+        "timeseries", "images", "graphs", "histograms", "text" or "projector".
+    tags : str
+        Pattern of the tags to show; all of them if it is empty.
+
+    Returns
+    -------
+    playwright.sync_api.Locator
+        The page's first pane, where Images, Histograms and Text show the tags that match.
+    """
+    page.goto("about:blank")
+    page.goto(f"{url}?tagFilter={quote(tags)}#{tab}&tagFilter={quote(tags)}")
+    return page.locator("tf-category-paginated-view").first
+
+
+def open_projector(page, url):
+    """Open the projector afresh.
+
+    Parameters
+    ----------
+    page : playwright.sync_api.Page
+        The page.
+    url : str
+        TensorBoard's address.
+
+    Returns
+    -------
+    playwright.sync_api.FrameLocator
+        The frame it is in; the codes may still be on their way.
+    """
+    show(page, url, "projector")
+    return page.frame_locator("iframe").frame_locator("iframe")

@@ -1,0 +1,268 @@
+"""What a person sees of real runs: a real TensorBoard in a real Chromium."""
+
+import base64
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from common.assets import load_mnist
+from common.models import load_first_layers
+from common.pictures import load_picture
+
+import cv2
+import numpy as np
+import pytest
+from conftest import run_script
+from playwright.sync_api import Page, expect
+from test_plot_filter_and_output import TAGS, assert_same, convolve, grid, stretch
+from test_train_mnist import PARAMETERS
+
+from pic.browser import CHROMIUMS, find_chromium, open_page, open_projector, serve, show
+
+EPOCHS, SEED = 3, 42
+LAYERS = [f"hybridsequential0_dense{n}" for n in range(3)]
+# Pictures of one colour, RGB, and how many of each: what is selected is tinted.
+COLOURS = {"red": ((230, 0, 0), 24), "green": ((0, 200, 0), 16), "blue": ((0, 0, 230), 8)}
+PICTURES = sum(count for _, count in COLOURS.values())
+
+
+class Demo(NamedTuple):
+    """The scripts' data, what the training printed, and an open page of the TensorBoard."""
+
+    data_dir: Path
+    printed: str
+    url: str
+    page: Page
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = find_chromium()
+    if not path:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"none of {', '.join(CHROMIUMS)} is on PATH")
+    return path
+
+
+def run(script, *args):
+    result = run_script(script, *args)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def draw_pictures(folder):
+    rng = np.random.default_rng(0)
+    for name, (colour, count) in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            # Shades, for codes that lie apart: a picture that is hidden by others is not tested.
+            shades = rng.uniform(0.6, 1, (4, 4, 1)).repeat(16, axis=0).repeat(16, axis=1)
+            picture = np.array(colour[::-1]) * shades
+            cv2.imwrite(str(folder / name / f"{number}.png"), picture)
+
+
+@pytest.fixture(scope="module")
+def demo(chromium, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    data_dir, logdir = folder / "data", folder / "logs"
+    data_dir.mkdir()
+    if real := os.environ.get("MXBOARD_DEMO_REAL"):
+        for path in [*Path(real).glob("mnist/*"), *Path(real).glob("filters/*")]:
+            (data_dir / path.name).symlink_to(path.resolve())
+
+    options = ["--data-dir", data_dir, "--logdir"]
+    training = ["--epochs", EPOCHS, "--seed", SEED, "--offline"]
+    printed = run("train_mnist.py", *training, *options, logdir / "mnist")
+    run("plot_filter_and_output.py", "--offline", *options, logdir / "filters")
+    draw_pictures(folder / "pictures")
+    pictures = ["--images", folder / "pictures", "--data-dir", data_dir]
+    run("get_convnet_codes.py", "--offline", "--image-shape", "3,64,64", *pictures)
+    run("plot_convnet_embedding.py", *options, logdir / "codes")
+    with serve(logdir) as url, open_page(chromium) as page:
+        yield Demo(data_dir, printed, url, page)
+
+
+def pixels(image):
+    """Read the pixels of a picture in the page: (H, W, 3) uint8 RGB."""
+    url = image.evaluate(
+        """async image => {
+            await image.decode();
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            canvas.getContext("2d").drawImage(image, 0, 0);
+            return canvas.toDataURL();
+        }"""
+    )
+    return decode_png(base64.b64decode(url.split(",")[1]))
+
+
+def decode_png(content):
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+@pytest.mark.parametrize(("tag", "word"), [("train_acc", "Training"), ("valid_acc", "Validation")])
+def test_time_series_plots_the_accuracies_that_were_printed(tag, word, demo):
+    page = demo.page
+    show(page, demo.url, "timeseries", f"^{tag}$")
+    cards = page.locator("scalar-card")
+    expect(cards.locator(".heading .name")).to_have_text([tag])
+    box = cards.locator("line-chart-interactive-view").bounding_box()
+    shown = {}
+    # The tooltip tells the point that is nearest to the pointer.
+    for x in np.linspace(0.02, 0.98, 8 * EPOCHS):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + box["height"] / 2)
+        names = page.locator("table.tooltip th").all_inner_texts()
+        row = dict(zip(names, page.locator("table.tooltip td").all_inner_texts()))
+        if row:
+            shown[int(row["Step"])] = float(row["Value"])
+    printed = re.findall(rf"\[Epoch (\d+)\] {word}: accuracy=(\S+)", demo.printed)
+    assert len(printed) == EPOCHS
+    # Four digits are shown.
+    assert shown == pytest.approx({int(n): float(value) for n, value in printed}, abs=6e-5)
+
+
+def test_images_shows_the_first_minibatch_of_each_epoch_as_the_slider_moves(demo):
+    (images, _), _, _ = load_mnist(demo.data_dir, offline=True)
+    rng = np.random.default_rng(SEED)
+    card = show(demo.page, demo.url, "images", "^minist_first_minibatch$").locator(
+        "tf-image-loader"
+    )
+    slider = card.locator("paper-slider")
+    slider.press("Home")
+    for epoch in range(EPOCHS):
+        expect(card.locator(".heading-label", has_text="step")).to_have_text(f"step {epoch}")
+        expect(card.locator("paper-spinner-lite")).to_be_hidden()
+        batch = images[rng.permutation(len(images))[:100], np.newaxis] / 255
+        assert_same(pixels(card.locator("img")), grid(batch))
+        slider.press("ArrowRight")
+
+
+def test_graphs_draws_the_three_dense_layers_in_order(demo):
+    page = demo.page
+    show(page, demo.url, "graphs")
+    names = ["data"]
+    for layer in LAYERS:
+        names += [f"{layer}_fwd", f"{layer}_relu_fwd"]
+    names.pop()
+    nodes = page.locator("tf-graph-scene g.node")
+    expect(nodes).to_have_count(len(names))
+    info = page.locator("tf-node-info .node-name")
+    for _ in range(100):
+        # A click is lost while the graph is being drawn.
+        if info.count():
+            break
+        nodes.last.locator(".nodecolortarget").click()
+        page.wait_for_timeout(200)
+    heights = nodes.evaluate_all("nodes => nodes.map(node => node.getBoundingClientRect().y)")
+    from_the_bottom = np.argsort(heights)[::-1]
+    for index, name in zip(from_the_bottom, names):
+        nodes.nth(index).locator(".nodecolortarget").click()
+        expect(info).to_have_text(name)
+    arrows = page.locator("tf-graph-scene g.edge")
+    edges = arrows.evaluate_all("arrows => arrows.map(arrow => arrow.dataset.edge)")
+    assert sorted(edges) == sorted(map("--".join, zip(names, names[1:])))
+
+
+def test_histograms_has_a_row_an_epoch_for_each_of_six_parameters(demo):
+    pane = show(demo.page, demo.url, "histograms", "hybridsequential0")
+    expect(pane.locator("g.histogram")).to_have_count(len(PARAMETERS) * EPOCHS)
+    shown = {}
+    for card in pane.locator("tf-histogram-loader").all():
+        rows = card.locator("g.histogram").evaluate_all(
+            """rows => rows.map(row => {
+                const {step, bins} = row.__data__;
+                return [step, bins.reduce((sum, bin) => sum + bin.y, 0)];
+            })"""
+        )
+        shown[card.locator(".heading-label").first.inner_text()] = rows
+    assert shown == {
+        name: [[epoch, pytest.approx(size)] for epoch in range(EPOCHS)]
+        for name, size in PARAMETERS.items()
+    }
+
+
+def test_text_shows_what_the_network_was_trained_on(demo):
+    _, _, source = load_mnist(demo.data_dir, offline=True)
+    pane = show(demo.page, demo.url, "text", "^mnist_data$")
+    expect(pane.locator(".text tf-markdown-view")).to_have_text(re.sub(r"\*\*|`", "", source))
+
+
+def test_filter_pictures_have_the_right_pixels(demo):
+    layers, _ = load_first_layers(demo.data_dir, offline=True)
+    picture, _ = load_picture(demo.data_dir, offline=True)
+    expected = {"swan": picture.transpose(1, 2, 0)}
+    for name, weight, bias, mean_rgb in layers:
+        expected[f"{name}_weight"] = grid(stretch(weight))
+        maps = convolve(picture, weight, 0 if bias is None else bias, mean_rgb)
+        expected[f"{name}_output"] = grid(stretch(maps))
+
+    cards = show(demo.page, demo.url, "images", "^swan$|_weight$|_output$").locator(
+        "tf-image-loader"
+    )
+    expect(cards).to_have_count(len(TAGS))
+    for card in cards.all():
+        _, _, tag, _ = card.locator(".heading-label").all_inner_texts()
+        assert_same(pixels(card.locator("img")), expected.pop(tag))
+    assert not expected
+
+
+@pytest.fixture
+def projector(demo):
+    """Open the projector afresh: the frame it is in."""
+    frame = open_projector(demo.page, demo.url)
+    expect(frame.locator(".numDataPoints")).to_have_text(str(PICTURES), timeout=30_000)
+    return frame
+
+
+def assert_colours(names, projector, page):
+    """Wait until the pictures in the cloud have these colours, and no other."""
+    deadline = time.monotonic() + 30
+    while (seen := colours(projector)) != names and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert seen == names
+
+
+def colours(projector):
+    """Name the colours of `COLOURS` in the cloud, bright, or dark as those of a selection are."""
+    cloud = decode_png(projector.locator("#scatter").screenshot()).astype(int)
+    highest = cloud.max(axis=2, keepdims=True)
+    vivid = highest - cloud.min(axis=2, keepdims=True) > 50
+    strong = (cloud > highest / 2) & vivid
+    found = set()
+    for name, (colour, _) in COLOURS.items():
+        same = (strong == (np.array(colour) > 0)).all(axis=2)
+        # Axes are coloured too, but thin.
+        if cv2.erode(same.astype(np.uint8), np.ones((5, 5))).any():
+            found.add(name)
+    return found
+
+
+def test_projector_shows_each_picture_as_a_point(projector, demo):
+    expect(projector.get_by_text("Dimension: 1000")).to_be_visible()
+    assert_colours(set(COLOURS), projector, demo.page)
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_projector_finds_the_pictures_of_a_class_by_its_name(name, projector, demo):
+    _, count = COLOURS[name]
+    projector.locator("#search-box input").fill(name)
+    expect(projector.get_by_text(f"{count} matches.")).to_be_visible()
+    expect(projector.locator(".matches-list .list > *")).to_have_text([name] * count)
+    projector.get_by_text(f"Isolate {count} points").click()
+    expect(projector.locator(".numDataPoints")).to_have_text(str(count))
+    assert_colours({name}, projector, demo.page)
+    # The cloud turns: no other was merely hidden.
+    for _ in range(10):
+        demo.page.wait_for_timeout(100)
+        assert colours(projector) <= {name}
+
+
+def test_projector_counts_the_iterations_of_t_sne(projector):
+    projector.locator("#tsne-tab").click()
+    iteration = projector.locator(".run-tsne-iter")
+    expect(iteration).not_to_have_text("0", timeout=30_000)
+    first = iteration.inner_text()
+    expect(iteration).not_to_have_text(first)
+    assert int(iteration.inner_text()) > int(first) > 0

@@ -1,0 +1,117 @@
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+from conftest import ROOT, read_log, read_text, run_script, script_env
+
+README = (ROOT / "README.md").read_text()
+SCRIPTS = [path.read_text() for path in ROOT.glob("*.py")]
+INDENTED = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.M)
+# Appended to a command, so that it takes seconds.
+SMALL = {
+    "train_mnist.py": "--offline --epochs 1",
+    "plot_filter_and_output.py": "--offline",
+    "get_convnet_codes.py": "--offline --max-num-images 6 --image-shape 3,64,64 --dtype float32",
+    "plot_convnet_embedding.py": "",
+}
+
+
+def script_commands():
+    return [line for line in INDENTED if line.startswith("python ")]
+
+
+def heading_anchor(heading):
+    """Return the name that GitHub gives a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_link_within_the_project_leads_somewhere():
+    targets = re.findall(r"\]\(([^)\s]+)\)", README)
+    anchors = {"#" + heading_anchor(line) for line in re.findall(r"^#+ (.*)$", README, re.M)}
+    local = [target for target in targets if not target.startswith("https://")]
+    assert len(local) > 15
+    for target in local:
+        assert target in anchors if target.startswith("#") else (ROOT / target).is_file(), target
+
+
+def test_every_picture_is_shown_and_none_is_too_large():
+    shown = set(re.findall(r"\]\(pic/([^)]+)\)", README))
+    kept = {path.name for path in (ROOT / "pic").iterdir() if path.suffix in (".png", ".gif")}
+    assert shown == kept and len(kept) == 12
+    sizes = {name: (ROOT / "pic" / name).stat().st_size for name in kept}
+    assert sum(sizes.values()) < 12e6
+    assert max(size for name, size in sizes.items() if name.endswith(".gif")) < 2.5e6
+
+
+def test_every_line_of_a_snippet_is_a_line_of_a_script():
+    lines = {line.strip() for script in SCRIPTS for line in script.splitlines()}
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(snippets) > 6
+    for line in "".join(snippets).splitlines():
+        found = line.strip() in lines or any(other.startswith(f"{line}, ") for other in lines)
+        assert found, line
+
+
+def test_two_lines_install_and_run_everything():
+    assert [line for line in INDENTED if line.startswith("pip install")] == [
+        "pip install -r requirements.txt && python train_mnist.py",
+        "pip install -r tests/requirements.txt && python -m pytest",
+    ]
+
+
+def test_every_script_is_told_of():
+    told = {shlex.split(line)[1] for line in script_commands()}
+    assert told == {path.name for path in ROOT.glob("*.py")} == set(SMALL)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Make what a reader has: a checkpoint, a picture and a folder of pictures."""
+    folder = tmp_path_factory.mktemp("own")
+    maps = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=4, name="conv0")
+    means = mx.sym.Pooling(maps, kernel=(1, 1), global_pool=True, pool_type="avg")
+    symbol = mx.sym.FullyConnected(mx.sym.flatten(means), num_hidden=5, name="fc1")
+    shapes, _, _ = symbol.infer_shape(data=(1, 3, 64, 64))
+    shapes = dict(zip(symbol.list_arguments(), shapes))
+    del shapes["data"]
+    arrays = {name: mx.nd.random.normal(shape=shape) for name, shape in shapes.items()}
+    mx.model.save_checkpoint(str(folder / "mine"), 0, symbol, arrays, {})
+    pixels = np.random.default_rng(0).integers(256, size=(80, 90, 3), dtype=np.uint8)
+    for name in ("cats", "dogs"):
+        (folder / "pets" / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / "pets" / name / "1.jpg"), pixels)
+    return {"PREFIX": "mine", "PICTURE": "pets/cats/1.jpg", "FOLDER": "pets"}, folder
+
+
+def test_every_command_works_in_the_order_of_the_page(own):
+    stand_for, folder = own
+    for line in script_commands():
+        _, script, *args = [stand_for.get(word, word) for word in shlex.split(line)]
+        result = run_script(script, *args, *shlex.split(SMALL[script]), cwd=folder)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+    logged = {path.name for path in (folder / "logs").iterdir()}
+    assert {"slow", "resnet_152_image_codes", "mine_image_codes"} <= logged
+
+
+def test_named_files_are_all_that_mxboard_needs_in_a_script_of_ones_own(tmp_path):
+    (copied,) = re.findall(r"Copy (`common/[^.]*\.py`.*?), and write", README, re.DOTALL)
+    (tmp_path / "common").mkdir()
+    for name in re.findall(r"`(.*?)`", copied):
+        shutil.copy(ROOT / name, tmp_path / name)
+    code = """
+from common import SummaryWriter
+with SummaryWriter("logs") as sw:
+    sw.add_scalar("loss", 1.0, 3)
+    sw.add_text("note", "mine")
+"""
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=tmp_path, env=script_env(PYTHONPATH=None), check=True, timeout=60)
+    log = read_log(tmp_path / "logs")
+    assert [(event.step, event.value) for event in log.Scalars("loss")] == [(3, 1.0)]
+    assert read_text(log, "note") == "mine"
