@@ -190,7 +190,7 @@ SHARED_ARGUMENTS = {
     },
     "--seed": {"type": seed, "default": 42, "help": "where the random numbers start"},
     "--logdir": {"default": "./logs", "help": "folder of the log"},
-    "--data-dir": {"default": "./data", "help": "folder of what is downloaded and collected"},
+    "--data-dir": {"default": "./data", "help": "folder of downloads and codes"},
     "--offline": {"action": "store_true", "help": "download nothing; draw what is not there"},
 }
 
