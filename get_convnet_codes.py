@@ -102,45 +102,20 @@ def collect(encode, batches, shape, stopped):
     return codes[:done], pictures[:done], labels[:done]
 
 
-def main():
-    """Run the network over the pictures, and keep what it says of each."""
-    args = parse_args()
-    ctx = cli.context(args.ctx)
-    precisions = candidates(args.dtype, ctx)
-    cli.make_folder(args.data_dir)
-    net = load_network(args)
-    size = code_size(net, args.image_shape)
-    picture_set = load_picture_set(args.images, args.classes, size, args.data_dir, args.offline)
-    records = picture_set.records
-    keys = records.draw(args.max_num_images, args.seed)
-    if len(keys) < args.max_num_images:
-        cli.notice(f"there are {len(keys):,} pictures, no more: all of them are taken")
-
-    batch_shape = (min(args.batch_size, len(keys)), *args.image_shape)
-    batches = records.batches(keys, batch_shape[0], args.image_shape)
-    sample, batches = peek(batches, SAMPLE_COUNT)
-    encoder = make_encoder(net, precisions, ctx, batch_shape, sample)
-
-    started = time.perf_counter()
-    with cli.held_signals() as stopped:
-        codes, pictures, labels = collect(encoder.encode, batches, (len(keys), size), stopped)
-        seconds = time.perf_counter() - started
-        if len(codes):
-            if stopped:
-                cli.notice(f"keeping the {len(codes):,} codes that are there")
-            labels, class_names = name_labels(labels, picture_set.classes)
-            description = {
-                "class_names": class_names,
-                "pictures": f"{picture_set.source} {len(codes):,} of {len(records):,}, at random.",
-                "weights": net.source,
-                "precision": encoder.precision,
-                "cosine": encoder.cosine,
-                "seed": args.seed,
-            }
-            save_codes(args.data_dir, Path(args.model).name, codes, pictures, labels, description)
-
-    print(f"{len(codes):,} codes of {size:,} numbers: {len(codes) / seconds:.1f} pictures a second")
-    print(f"To log them: python plot_convnet_embedding.py {same_arguments(args)}".rstrip())
+def save(args, arrays, picture_set, net, encoder):
+    """Write the codes, and what one should know of them."""
+    codes, pictures, labels = arrays
+    labels, class_names = name_labels(labels, picture_set.classes)
+    shown = f"{len(codes):,} of {len(picture_set.records):,}, at random."
+    description = {
+        "class_names": class_names,
+        "pictures": f"{picture_set.source} {shown}",
+        "weights": net.source,
+        "precision": encoder.precision,
+        "cosine": encoder.cosine,
+        "seed": args.seed,
+    }
+    save_codes(args.data_dir, Path(args.model).name, codes, pictures, labels, description)
 
 
 def same_arguments(args):
@@ -151,6 +126,38 @@ def same_arguments(args):
     if args.data_dir != "./data":
         arguments += ["--data-dir", args.data_dir]
     return shlex.join(arguments)
+
+
+def main():
+    """Run the network over the pictures, and keep what it says of each."""
+    args = parse_args()
+    ctx = cli.context(args.ctx)
+    precisions = candidates(args.dtype, ctx)
+    cli.make_folder(args.data_dir)
+    net = load_network(args)
+    size = code_size(net, args.image_shape)
+    picture_set = load_picture_set(args.images, args.classes, size, args.data_dir, args.offline)
+    keys = picture_set.records.draw(args.max_num_images, args.seed)
+    if len(keys) < args.max_num_images:
+        cli.notice(f"there are {len(keys):,} pictures, no more: all of them are taken")
+
+    batch_shape = (min(args.batch_size, len(keys)), *args.image_shape)
+    batches = picture_set.records.batches(keys, batch_shape[0], args.image_shape)
+    sample, batches = peek(batches, SAMPLE_COUNT)
+    encoder = make_encoder(net, precisions, ctx, batch_shape, sample)
+
+    started = time.perf_counter()
+    with cli.held_signals() as stopped:
+        arrays = collect(encoder.encode, batches, (len(keys), size), stopped)
+        seconds = time.perf_counter() - started
+        count = len(arrays[0])
+        if count:
+            save(args, arrays, picture_set, net, encoder)
+            if stopped:
+                cli.notice(f"the {count:,} codes that were there are kept")
+
+    print(f"{count:,} codes of {size:,} numbers: {count / seconds:.1f} pictures a second")
+    print(f"To log them: python plot_convnet_embedding.py {same_arguments(args)}".rstrip())
 
 
 if __name__ == "__main__":
