@@ -274,7 +274,7 @@ def _download(paths):
     silent = _silent(tuple(dict.fromkeys(m for path in paths for m in _mirrors(path.name))))
     coming = [ASSETS[p.name] for p in paths if not silent.keys() >= set(_mirrors(p.name))]
     if coming:
-        size = sum(asset.size for asset in coming) / 1e6
+        size = max(0.1, sum(asset.size for asset in coming) / 1e6)
         purposes = ", ".join(dict.fromkeys(asset.purpose for asset in coming))
         notice(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
     failed = {}
