@@ -7,7 +7,9 @@ TensorBoard's Images page shows, for Inception-BN, ResNet-152 and VGG16:
 
 - `swan`, the picture the networks look at;
 - `..._weight`, the 64 filters of the first convolution. Those of a trained network are smooth and
-  well formed: grey ones with stripes, coloured ones with blobs.
+  well formed: grey ones with stripes, coloured ones with blobs. Each is stretched to the full
+  range of colours on its own, so that one close to zero, which the network does without, looks
+  like noise.
 - `..._output`, the feature map that each filter makes of the picture, at the same place of the
   grid. Grey filters draw outlines, each in its own direction; coloured ones pick out regions.
 

@@ -9,8 +9,8 @@ TensorBoard shows, while the network is still training:
   The two accuracies part where the network begins to learn its training images by heart.
 - Images: `minist_first_minibatch`, the digits that each epoch began with, shuffled every time.
 - Graphs: the network, three dense layers from the picture to ten scores.
-- Histograms: the gradient of each parameter at the end of each epoch. A healthy one is a hill
-  around zero; one that has become a needle belongs to a layer that no longer learns.
+- Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
+  peak at zero, and tails; one whose scale shrinks to nothing is of a layer that no longer learns.
 - Text: `mnist_data`, what the network was trained on.
 """
 

@@ -10,9 +10,12 @@ from urllib.parse import quote
 
 from common.cli import ScriptError
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+# TensorBoard's pages come late on a busy machine.
+expect.set_options(timeout=30_000)
+
 # SwiftShader draws the projector's WebGL where there is no GPU, as in a container.
 CHROMIUM_ARGS = (
     "--no-sandbox",

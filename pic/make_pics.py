@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from common import cli  # noqa: E402
 
 import numpy as np  # noqa: E402
-from PIL import Image, ImageChops, ImageFilter  # noqa: E402
+from PIL import Image, ImageChops, ImageFilter, ImageOps  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 
 from pic.browser import (  # noqa: E402
@@ -43,7 +43,7 @@ LINE_COLOUR = (66, 80, 102)
 MANY_COLOURS = 5000  # more than a cloud has whose pictures are not there yet
 TURN_FRAMES = 28
 T_SNE_GOALS = [1, 2, 4, 6, 8, 10, *range(13, 40, 3), *range(45, 100, 10), *range(100, 500, 40)]
-GIF_WIDTH, GIF_COLOURS = 560, 64
+GIF_WIDTH, GIF_COLOURS = 560, 96
 FRAME_MS, LAST_FRAME_MS = 120, 2500
 
 
@@ -82,7 +82,15 @@ def log_filters(real, data_dir, logdir):
 def log_codes(real, data_dir, logdir):
     """Log the codes that MobileNet V2 makes of a picture a class."""
     model = ["--model", real / "mobilenet_v2/mobilenet_v2", "--data-dir", data_dir]
-    run("get_convnet_codes.py", *model, "--images", real / "imagenet_samples", "--offline")
+    run(
+        "get_convnet_codes.py",
+        *model,
+        "--images",
+        real / "imagenet_samples",
+        "--seed",
+        "3",
+        "--offline",
+    )
     run("plot_convnet_embedding.py", *model, "--logdir", logdir)
 
 
@@ -162,7 +170,7 @@ def open_codes(page, url, width, height):
     page.set_viewport_size({"width": width, "height": height})
     projector = open_projector(page, url)
     cloud = projector.locator("#scatter")
-    expect(projector.locator(".numDataPoints")).to_have_text("1000", timeout=60_000)
+    expect(projector.locator(".numDataPoints")).to_have_text("1000")
     expect(projector.get_by_text("Total variance described")).to_be_visible(timeout=60_000)
     wait_until(page, lambda: len(colours(cloud)) > MANY_COLOURS)
     # Buttons that float over the cloud.
@@ -173,8 +181,15 @@ def open_codes(page, url, width, height):
 
 def imagenet_embedding(page, url):
     """Show the codes along the three directions in which they differ most."""
-    _, cloud = open_codes(page, url, 1560, 860)
-    return [shoot(cloud)]
+    _, cloud = open_codes(page, url, 1560, 1000)
+    box = cloud.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, 100)
+    page.mouse.move(box["x"] + 1, box["y"] + 1)
+    page.wait_for_timeout(500)
+    shot = shoot(cloud)
+    drawn = ImageChops.difference(shot, Image.new("RGB", shot.size, shot.getpixel((0, 0))))
+    return [ImageOps.expand(shot.crop(drawn.getbbox()), GAP, "white")]
 
 
 def embedding_motion(page, url):
@@ -227,7 +242,7 @@ def imagenet_dog_cluster(page, url):
         page.wait_for_timeout(500)
         frames.append(shoot(page, clip=clip))
 
-    frames += frames[-1:] * 8  # Time to read the matches.
+    frames += frames[-1:] * 16  # Time to read the matches.
 
     # Terriers are where the cloud has changed; their names are too thin for the filter.
     changed = (

@@ -61,7 +61,7 @@ def grid(batch):
 
 def assert_same(shown, expected):
     assert shown.shape == expected.shape
-    assert abs(shown - expected).max() <= 1
+    assert abs(shown.astype(float) - expected).max() <= 1
 
 
 def cells(sheet, side):
