@@ -168,7 +168,7 @@ def test_gpu_tries_float16_first():
     assert candidates("auto", mx.Context("gpu")) == ("float16", "float32")
 
 
-def run_on_processor(flags, folder, *command):
+def run_on_processor(flags, folder, *command, isa=None):
     """Run Python where Linux says that the processor has these flags."""
     lines = "".join(f"processor\t: {n}\nflags\t\t: {' '.join(flags)}\n\n" for n in range(2))
     (folder / "cpuinfo").write_text(lines)
@@ -176,7 +176,7 @@ def run_on_processor(flags, folder, *command):
     shell = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable]
     if subprocess.run([*shell[:4], mount], capture_output=True).returncode:
         pytest.skip("needs the right to mount a file over /proc/cpuinfo")
-    env = script_env(DNNL_MAX_CPU_ISA=None)
+    env = script_env(DNNL_MAX_CPU_ISA=isa)
     return subprocess.run(
         [*shell, *map(str, command)], capture_output=True, text=True, cwd=ROOT, env=env
     )
@@ -202,6 +202,11 @@ mx.nd.Convolution(mx.nd.ones((1, 8, 9, 9)), mx.nd.ones((8, 8, 3, 3)), kernel=(3,
 def test_only_what_the_processor_is_fast_in_is_tried(flags, tried, tmp_path):
     result = run_on_processor(flags, tmp_path, "-c", SHOW)
     assert (result.returncode, result.stdout.strip()) == (0, tried), result.stderr
+
+
+def test_amx_is_left_alone_without_leave_whatever_the_environment_says(tmp_path):
+    result = run_on_processor(["avx512_vnni"], tmp_path, "-c", SHOW, isa="AVX512_CORE_AMX")
+    assert (result.returncode, result.stdout.strip()) == (0, "int8 float32 None"), result.stderr
 
 
 def test_amx_is_used_where_linux_grants_it_and_nowhere_else(tmp_path):
