@@ -67,9 +67,7 @@ def prepare(data_dir):
 
     net = load_resnet_152(data_dir)
     prefix = str(Path(data_dir, "benchmark"))
-    states = {name: net.parameters[name] for name in net.symbol.list_auxiliary_states()}
-    parameters = {name: net.parameters[name] for name in net.parameters if name not in states}
-    mx.model.save_checkpoint(prefix, 0, net.symbol, parameters, states)
+    mx.model.save_checkpoint(prefix, 0, net.symbol, *net.split())
     records = load_picture_set(None, None, 1000, data_dir).records
     return prefix, records.rec
 

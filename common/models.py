@@ -248,6 +248,17 @@ class ConvNet(NamedTuple):
     parameters: dict
     source: str
 
+    def split(self):
+        """Tell parameters from auxiliary states, as most of MXNet takes them.
+
+        Returns
+        -------
+        parameters, states : dict of str to mxnet.nd.NDArray
+            Both, by name.
+        """
+        states = {name: self.parameters[name] for name in self.symbol.list_auxiliary_states()}
+        return {k: v for k, v in self.parameters.items() if k not in states}, states
+
 
 def load_resnet_152(data_dir, offline=False):
     """Read the ResNet-152 that was trained on ImageNet, or make one that was not trained.
@@ -393,7 +404,7 @@ def load_code_layer(prefix, code_layer, image_shape, mean_rgb=(0, 0, 0)):
     expected = _parameter_shapes(symbol, image_shape)
     # In float32 but where the network itself casts: some are saved in float16 to save room.
     types, _, state_types = symbol.infer_type(data=np.float32)
-    types = dict(zip(symbol.list_arguments() + symbol.list_auxiliary_states(), types + state_types))
+    types = _by_name(symbol, types, state_types)
     parameters = {name: _parameter(parameters, name, path).astype(types[name]) for name in expected}
     for name, array in parameters.items():
         if array.shape != expected[name]:
@@ -428,9 +439,16 @@ def _code_layers(layers, image_shape):
 
 def _parameter_shapes(symbol, image_shape):
     """Infer the shapes of a network's parameters and auxiliary states, by name."""
-    shapes, _, states = _infer_shapes(symbol.infer_shape, image_shape)
+    shapes, _, state_shapes = _infer_shapes(symbol.infer_shape, image_shape)
+    shapes = _by_name(symbol, shapes, state_shapes)
+    del shapes["data"]
+    return shapes
+
+
+def _by_name(symbol, of_arguments, of_states):
+    """Name what MXNet infers of a network's arguments and auxiliary states."""
     names = symbol.list_arguments() + symbol.list_auxiliary_states()
-    return {name: shape for name, shape in zip(names, shapes + states) if name != "data"}
+    return dict(zip(names, of_arguments + of_states))
 
 
 def _infer_shapes(infer, image_shape, count=1):

@@ -149,7 +149,7 @@ def _reduce(net, precision, images, batch_shape):
         if node["op"] == "Convolution" and int(node["attrs"].get("num_group", 1)) > 1
     ]
     symbol, parameters, states = amp.convert_model(
-        net.symbol, *_split(net), target_dtype=precision, excluded_sym_names=depthwise
+        net.symbol, *net.split(), target_dtype=precision, excluded_sym_names=depthwise
     )
     return net._replace(symbol=symbol, parameters={**parameters, **states})
 
@@ -182,7 +182,7 @@ def _quantize(net, images, batch_shape):
     fused = net._replace(symbol=net.symbol.get_backend_symbol(backend))
     ranges = _Ranges()
     symbol, *_ = quantization.quantize_graph(
-        fused.symbol, *_split(net), LayerOutputCollector=ranges, **options
+        fused.symbol, *net.split(), LayerOutputCollector=ranges, **options
     )
     # Not more pictures than there are: the rest of the batch would count.
     batch_size = min(batch_shape[0], len(images))
@@ -190,16 +190,10 @@ def _quantize(net, images, batch_shape):
     encode = compile_encoder(fused, mx.cpu(), batch_shape, monitor=ranges.collect)
     _encode_all(encode, images, batch_size)
     symbol, parameters, states = quantization.calib_graph(
-        symbol, *_split(net), ranges, logger=None, **options
+        symbol, *net.split(), ranges, logger=None, **options
     )
     symbol = symbol.get_backend_symbol(backend)
     return net._replace(symbol=symbol, parameters={**parameters, **states})
-
-
-def _split(net):
-    """Return a network's parameters and its auxiliary states, as MXNet takes them."""
-    states = {name: net.parameters[name] for name in net.symbol.list_auxiliary_states()}
-    return {k: v for k, v in net.parameters.items() if k not in states}, states
 
 
 def _encode_all(encode, images, batch_size):
