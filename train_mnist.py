@@ -15,6 +15,7 @@ TensorBoard shows, while the network is still training:
 """
 
 import os
+from pathlib import Path
 
 # Waking a second core takes longer than an operation of so small a network does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,6 +31,8 @@ from tqdm import tqdm
 # Batches between two readings of the losses from the device: each reading waits for the device,
 # and a progress bar that moves many times a second is soon enough.
 READ_EVERY = 50
+
+LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
 
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 
@@ -136,6 +139,11 @@ def main():
     args = parse_args()
     ctx = cli.gpu() if args.cuda else mx.cpu()
     cli.make_folder(args.logdir)
+    if any(Path(args.logdir).glob(f"*{LOG_SUFFIX}")):
+        cli.notice(
+            f"{args.logdir} holds a training already, and TensorBoard will show this one in its "
+            "place: to see both, give each a --logdir logs/NAME"
+        )
     train_set, test_set, source = load_mnist(args.data_dir, args.offline)
     if args.batch_size > len(train_set[0]):
         raise cli.ScriptError(
@@ -152,7 +160,7 @@ def main():
         net.collect_params(), "sgd", {"learning_rate": args.lr, "momentum": args.momentum}
     )
 
-    with SummaryWriter(args.logdir, flush_secs=5) as sw:
+    with SummaryWriter(args.logdir, flush_secs=5, filename_suffix=LOG_SUFFIX) as sw:
         sw.add_text("mnist_data", source)
         net(train_set[0][:1])  # The first forward pass is what draws the graph.
         sw.add_graph(net)

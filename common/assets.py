@@ -139,7 +139,7 @@ ASSETS = {
         ONNX_MIRRORS,
     ),
     "imagenette2-320.tgz": Asset(
-        "md5:3df6f0d01a2c9592104656642f5e78a3",
+        "sha256:569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c",
         341_663_724,
         "Imagenette, the pictures to make codes of",
         IMAGENETTE_MIRRORS,
@@ -240,7 +240,7 @@ def load_mnist(data_dir, offline=False):
         train_set, test_set = draw_mnist()
         source = (
             f"**Not MNIST:** {len(train_set[0]):,} training and {len(test_set[0]):,} test digits "
-            f"drawn with OpenCV's stroke fonts: {reason}."
+            f"drawn by a program: {reason}."
         )
         return train_set, test_set, source
     train_set, test_set = (_read_mnist(data_dir, train) for train in (True, False))

@@ -1,45 +1,57 @@
-"""Makes MXNet 1.9.1 and MXBoard 0.1.0 import, and run at full speed, on Python 3.9 to 3.12.
+"""Makes MXNet 1.9.1 and MXBoard 0.1.0 import, and run at full speed, on Python 3.9 to 3.15.
 
-Importing this module before mxnet is all there is to do. It changes the process in five ways, each
-because of something that MXNet or MXBoard takes for granted and that is no longer so:
+Import this before mxnet. Each step mends something that MXNet or MXBoard takes for granted and that
+is no longer so:
 
-- environment variables that MXNet reads once, when it is loaded, are set where the user left them;
-- Linux is asked for the registers of AMX, where there are any;
-- the aliases that NumPy 1.24 removed are put back;
-- TensorBoard's protocol buffer classes take the place of MXBoard's, which need protobuf < 4;
-- the warnings that only the authors of MXNet and MXBoard could act on are not shown.
+- environment variables that MXNet and OpenCV read when they are loaded get better defaults;
+- NumPy gets back the names that NumPy 1.20 to 2.5 removed and MXNet still asks for;
+- TensorBoard's protocol buffer classes replace MXBoard's own, which need protobuf < 4;
+- warnings that only the authors of MXNet and MXBoard could act on are hidden.
 """
 
-import ctypes
+import functools
 import importlib
+import math
 import os
 import platform
 import re
-import shlex
 import sys
 import warnings
 from pathlib import Path
 
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 9), (3, 12)
-AMX = "AVX512_CORE_AMX"  # as oneDNN calls it
-PROTOS = (
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 9), (3, 15)
+PLATFORMS = {("Linux", "x86_64"), ("Darwin", "x86_64")}  # that MXNet 1.9.1 has working wheels for
+# Debian's packages of the libraries that MXNet's wheel expects to find on the system.
+LIBRARY_PACKAGES = {"libgomp": "libgomp1", "libquadmath": "libquadmath0"}
+MXBOARD_PROTOS = (
     *("attr_value", "event", "graph", "node_def", "resource_handle", "summary"),
     *("tensor", "tensor_shape", "types", "versions"),
 )
 
 
+class CannotRunError(ImportError):
+    """MXNet cannot be imported here; the message says why, and what to do, in one line."""
+
+
+def _show_in_one_line(error_type, error, traceback, show=sys.excepthook):
+    """Print a `CannotRunError` that nobody caught without its traceback."""
+    if isinstance(error, CannotRunError):
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+    else:
+        show(error_type, error, traceback)
+
+
 def _check_python():
-    if OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+    current = tuple(map(int, platform.python_version_tuple()[:2]))
+    if OLDEST_PYTHON <= current <= NEWEST_PYTHON:
         return
-    oldest, newest, current = (
-        ".".join(map(str, version))
-        for version in (OLDEST_PYTHON, NEWEST_PYTHON, sys.version_info[:2])
+    oldest, newest, current_name = (
+        ".".join(map(str, version)) for version in (OLDEST_PYTHON, NEWEST_PYTHON, current)
     )
-    sys.exit(
-        f"MXNet 1.9.1 runs on Python {oldest} to {newest}, and this is {current}; to get one that "
-        f"works: uv run --python {newest} --with-requirements requirements.txt "
-        + shlex.join(sys.argv)
-    )
+    tested = f"this is Python {current_name}, and MXNet 1.9.1 was tested on {oldest} to {newest}"
+    if current < OLDEST_PYTHON:
+        raise CannotRunError(f"{tested}: make the virtual environment with one of those")
+    print(f"{tested}: going on, it may well work", file=sys.stderr)
 
 
 def _available_cores():
@@ -49,52 +61,57 @@ def _available_cores():
     return os.cpu_count()
 
 
-def _processor_flags():
-    """Return the names of what the processor can do, where Linux lists them."""
+def _has_vnni():
+    """Tell whether the processor multiplies int8 quickly, where Linux says so."""
     try:
-        listed = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        return set()
-    return set(listed[1].split()) if listed else set()
-
-
-def _allow_amx():
-    """Have oneDNN use AMX; without Linux' leave it would die of an illegal instruction [1].
-
-    [1] https://docs.kernel.org/arch/x86/xstate.html
-    """
-    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
-    granted = (
-        platform.machine() == "x86_64"
-        and "amx_tile" in PROCESSOR_FLAGS
-        and ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
-    )
-    if granted:
-        os.environ.setdefault("DNNL_MAX_CPU_ISA", AMX)
-    elif os.environ.get("DNNL_MAX_CPU_ISA") == AMX:
-        del os.environ["DNNL_MAX_CPU_ISA"]
-    return os.environ.get("DNNL_MAX_CPU_ISA") == AMX
+        return False
+    return flags is not None and "avx512_vnni" in flags[1].split()
 
 
 def _set_environment():
     # On an Intel processor MXNet would use half of these.
     os.environ.setdefault("OMP_NUM_THREADS", str(AVAILABLE_CORES))
-    # Threads that spin while they wait take the core from the one they wait for as soon as
-    # another program wants it too: steps then take a hundred times as long.
+    # Threads that spin while they wait hold on to a core that another program wants: steps then
+    # take a hundred times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
+    # The scripts name the pictures that OpenCV cannot read.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    for name in ("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"):
+        if "AMX" in os.environ.get(name, "").upper():
+            print(f"{name} is ignored: MXNet's AMX code corrupts memory", file=sys.stderr)
+            del os.environ[name]
 
 
-def _restore_numpy_aliases():
+def _restore_numpy_names():
     import numpy as np
 
-    for name, alias in {"bool": bool, "object": object, "int": int, "float": float}.items():
-        # Through vars(), because asking NumPy itself for a name it removed warns.
-        vars(np).setdefault(name, alias)
+    def removed(*args, **kwargs):
+        raise NotImplementedError("NumPy's financial functions are in the package numpy-financial")
+
+    names = {
+        **{"bool": bool, "object": object, "int": int, "float": float},
+        **{"float_": np.float64, "unicode_": np.str_, "mat": np.asmatrix},
+        **{"PZERO": 0.0, "NZERO": -0.0, "PINF": math.inf, "NINF": -math.inf},
+        **dict.fromkeys(("Inf", "Infinity", "infty"), math.inf),
+        **dict.fromkeys(("NaN", "NAN"), math.nan),
+        **{"product": np.prod, "cumproduct": np.cumprod, "alltrue": np.all, "sometrue": np.any},
+        **{"round_": np.round, "row_stack": np.vstack, "in1d": np.isin},
+        "msort": functools.partial(np.sort, axis=0),
+        # NumPy 1 has no trapezoid.
+        "trapz": getattr(np, "trapezoid", None),
+        # MXNet lists these and never calls them.
+        **dict.fromkeys(("mirr", "npv", "pmt", "ppmt", "pv", "rate"), removed),
+    }
+    for name, value in names.items():
+        # Through vars(), because asking NumPy itself for a name it removed warns or raises.
+        vars(np).setdefault(name, value)
 
 
 def _lend_tensorboard_protos():
-    for name in PROTOS:
+    for name in MXBOARD_PROTOS:
         proto = importlib.import_module(f"tensorboard.compat.proto.{name}_pb2")
         sys.modules[f"mxboard.proto.{name}_pb2"] = proto
     sys.modules["mxboard.proto.plugin_pr_curve_pb2"] = importlib.import_module(
@@ -110,24 +127,38 @@ def _import_quietly(*packages):
             importlib.import_module(package)
 
 
-AVAILABLE_CORES = _available_cores()
-PROCESSOR_FLAGS = _processor_flags()
+def _explain(error):
+    """Say in one line why an import failed, and what to do."""
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) == ("Linux", "aarch64"):
+        return (
+            "MXNet's wheel for aarch64 needs a library of Arm's that it does not bring "
+            f"({error}): use Linux on x86-64"
+        )
+    if (system, machine) not in PLATFORMS:
+        return (
+            "MXNet 1.9.1 runs on Linux on x86-64 and on macOS on Intel, and this is "
+            f"{system} on {machine} ({error})"
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: pip install --no-deps -r requirements.txt"
+    for library, package in LIBRARY_PACKAGES.items():
+        if str(error).startswith(library):
+            return f"MXNet needs {library}: install it (Debian, Ubuntu: apt-get install {package})"
+    return f"MXNet cannot be loaded ({error}): install the library that is named here"
 
+
+AVAILABLE_CORES = _available_cores()
+HAS_VNNI = _has_vnni()
+
+sys.excepthook = _show_in_one_line
 _check_python()
 _set_environment()
-HAS_VNNI = "avx512_vnni" in PROCESSOR_FLAGS
-HAS_AMX = _allow_amx()
 try:
-    _restore_numpy_aliases()
+    _restore_numpy_names()
     _lend_tensorboard_protos()
     _import_quietly("mxnet", "mxboard")
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is not installed: pip install -r requirements.txt")
-except OSError as error:
-    # The wheel brings its libraries but for the compiler's own, which a slim image may lack.
-    sys.exit(
-        f"MXNet cannot be loaded ({error}): install the library it names with the system's package "
-        "manager (on Debian and Ubuntu: apt-get install libgomp1 libquadmath0)"
-    )
+except (ModuleNotFoundError, OSError) as error:
+    raise CannotRunError(_explain(error)) from error
 except KeyboardInterrupt:
     sys.exit(130)

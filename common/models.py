@@ -26,6 +26,8 @@ IMAGENET_MEAN_RGB = (123.68, 116.779, 103.939)
 GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
 GLUON_STD_RGB = (0.229, 0.224, 0.225)
 
+INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
+
 LARGEST_ARRAY = 2**31 - 1  # numbers, in MXNet as its wheels are built
 
 
@@ -145,6 +147,11 @@ def load_checkpoint(prefix):
     numbers = {int(match[1]): symbol_path.parent / match[0] for match in matches if match}
     if not (symbol_path.is_file() and numbers):
         missing = symbol_path if not symbol_path.is_file() else f"{prefix}-0000.params"
+        if Path(prefix).name == INCEPTION_BN:
+            raise ScriptError(
+                f"{missing} is missing, and Inception-BN's weights are no longer published: if you "
+                "have a copy, give its path to --model, without -symbol.json"
+            )
         raise ScriptError(f"{missing} is missing: --model takes what comes before it in its name")
     path = numbers[max(numbers)]
     symbol = _read(mx.sym.load, symbol_path)

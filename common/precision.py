@@ -12,7 +12,7 @@ from mxnet.base import py_str
 from mxnet.contrib import amp, quantization
 
 from .cli import ScriptError, notice
-from .compat import HAS_AMX, HAS_VNNI
+from .compat import HAS_VNNI
 from .models import compile_encoder, require_numbers
 
 PRECISIONS = ("int8", "bfloat16", "float16", "float32")  # from the fastest to the most exact
@@ -65,7 +65,7 @@ def candidates(dtype, ctx):
     """
     on_gpu = ctx.device_type == "gpu"
     if dtype == "auto":
-        fast = {"int8": HAS_VNNI and not on_gpu, "bfloat16": HAS_AMX and not on_gpu}
+        fast = {"int8": HAS_VNNI and not on_gpu, "bfloat16": False}
         fast.update(float16=on_gpu, float32=True)
         return tuple(precision for precision in PRECISIONS if fast[precision])
     if dtype in (("int8", "bfloat16") if on_gpu else ("float16",)):

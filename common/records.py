@@ -45,9 +45,6 @@ PART_HEADER = struct.Struct("<II")
 LENGTH_BITS = 29
 WHOLE, LAST = 0, 3
 
-# What OpenCV cannot read is reported here, in one line.
-cv2.setLogLevel(0)
-
 
 class Pack(NamedTuple):
     """A RecordIO file made here, and the names of its classes, by their number."""

@@ -5,32 +5,41 @@ import numpy as np
 
 DIGIT_SIDE = 28  # pixels, as MNIST's
 DIGIT_COUNTS = (60_000, 10_000)  # training and test images, as MNIST's
-DIGIT_CHUNK = 1_000  # digits drawn at once: each array of their pixels still takes only 3 MB
+DIGIT_CHUNK = 1_000  # digits on a sheet: it then takes 13 MB
+DIGIT_SCALE = 4  # digits are drawn this many times as large, and shrunk: their edges become soft
 
-# The fonts least like print: one round, one angular, one cursive.
-DIGIT_FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
-GLYPH_HEIGHT = 64  # template pixels: three times the drawn size, so that no shape gets lost
-GLYPH_TILE = 128  # template pixels: the broadest pen's strokes stay clear of the tile's edges
-GLYPH_STROKE = 3  # template pixels: just closes the double strokes of the cursive font
-GLYPH_OUTLINE = 64  # points that trace a glyph when its extent is measured
-GLYPH_UNIT = GLYPH_HEIGHT / 2  # template pixels in a glyph unit, in which lengths are given below
+# Three ways to write each digit: points of one stroke or two, each point its x (0 to 4, from the
+# left) and its y (0 to 8, from the top).
+GLYPHS = (
+    ("20 02 06 28 46 42 20", "30 11 05 18 37 43 30", "20 12 16 28 36 32 20"),
+    ("20 28", "12 20 28", "31 27/27 18"),
+    ("02 10 30 42 08 48", "01 20 41 34 08/08 37 48", "11 30 42 34 17 08 16 38 47"),
+    ("01 20 40 42 24/24 45 47 28 07", "00 40 23/23 44 47 28 07", "10 40 42 14/14 44 46 38 08"),
+    ("30 05 45/30 38", "00 04 44/40 48", "20 05 46/34 38"),
+    ("40 10 04/04 23 44 46 28 07", "10 03 33 46 28 08/10 40", "40 00 03/03 42 47 28 08"),
+    ("40 12 06 28 47 45 24 06", "30 03 07 28 46 34 05", "20 04 17 38 46 35 15"),
+    ("00 40 18", "01 40 28/14 44", "00 40 33 28"),
+    (
+        "41 20 01 13 35 47 28 07 15 33 41",
+        "30 11 23 46 28 06 23 41 30",
+        "20 02 24 46 28 06 24 42 20",
+    ),
+    ("42 20 02 04 24 42/42 46 28 08", "42 20 02 24 42/42 38", "31 11 03 24 42 31/31 37 18"),
+)
+STROKE_POINTS = 32
+STROKE_SMOOTHING = 7  # points over which the corners of a stroke are rounded
 
 # How digits differ: the (low, high) ends of uniform distributions. They were tuned together so
 # that a perceptron learns these digits about as fast as MNIST's; wider ones are harder to learn.
 DIGIT_ROTATION = (-0.35, 0.35)  # radians
 DIGIT_SLANT = (-0.2, 0.5)  # sideways for each unit upwards: most hands lean to the right
-DIGIT_ASPECT = (0.7, 1.3)  # width, as a multiple of the font's
-DIGIT_SWAY = (-0.2, 0.2)  # how far a wave bends the strokes sideways
-DIGIT_LIFT = (-0.1, 0.1)  # and up or down: half as far, so that few digits end up too squat to read
-DIGIT_WAVE = (1.0, 3.0)  # radians for each unit: a digit spans a third of a wave to a whole one
-DIGIT_EXTENT = (18.0, 23.0)  # pixels, the longer side under the broadest pen: MNIST's 20 or so
+DIGIT_ASPECT = (0.5, 0.8)  # width for a height of 1
+DIGIT_BEND = (-0.12, 0.12)  # heights by which a wave bends the strokes
+DIGIT_WAVE = (2.0, 6.0)  # radians a height: a digit spans a third of a wave to a whole one
+DIGIT_EXTENT = (18.0, 22.0)  # pixels of the longer side: MNIST's have 20
 DIGIT_JITTER = (-3.0, 3.0)  # pixels off the centre, as far as the frame leaves room
-DIGIT_MARGIN = 1  # pixels around the digit that stay black
-PEN_RADIUS = (0.08, 0.18)  # thin lines to bold ones; on average they leave MNIST's share of ink
-PEN_BLUR = (0.1, 0.2)  # the width of a stroke's soft edge
-PEN_GRAIN = (-0.03, 0.03)  # noise, pixel by pixel, in where that edge runs
-PEN_INK = (0.75, 1.0)  # brightness: nobody presses equally hard each time
-PEN_REACH = PEN_RADIUS[1] + PEN_BLUR[1] / 2 + PEN_GRAIN[1]  # no ink lies farther from a stroke
+DIGIT_INK = (0.75, 1.0)  # brightness: nobody presses equally hard each time
+PEN_WIDTHS = range(7, 14)  # pixels of the enlarged drawing
 
 PHOTO_SIDE = 256  # pixels: `records.pack` keeps a JPEG of this size as it is
 PHOTO_PARTS = 251  # how many parts of a picture can differ: more than most have
@@ -76,87 +85,76 @@ CLASSES = {
 }
 
 
-def _digit_templates():
-    """Draw each digit in each font: distances to its strokes, and an outline around their ink.
-
-    Returns
-    -------
-    distances : numpy.ndarray
-        float32, (10 * fonts * GLYPH_TILE, GLYPH_TILE): a tile for each digit and font, one below
-        the other, that holds each pixel's distance to the nearest stroke. Unlike a drawing, it
-        can be sampled coarsely without aliasing, and serves strokes of every width.
-    outlines : numpy.ndarray
-        float32, (10 * fonts, 2, GLYPH_OUTLINE): x and y, from the tile's centre, of points as far
-        from the strokes as ink can get.
-    """
-    distances, outlines = [], []
-    for digit in "0123456789":
-        for font in DIGIT_FONTS:
-            scale = cv2.getFontScaleFromHeight(font, GLYPH_HEIGHT, GLYPH_STROKE)
-            (width, height), _ = cv2.getTextSize(digit, font, scale, GLYPH_STROKE)
-            corner = ((GLYPH_TILE - width) // 2, (GLYPH_TILE + height) // 2)
-            paper = np.full((GLYPH_TILE, GLYPH_TILE), 255, np.uint8)
-            cv2.putText(paper, digit, corner, font, scale, 0, GLYPH_STROKE)
-            distance = cv2.distanceTransform(paper, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            inkable = np.uint8(distance < PEN_REACH * GLYPH_UNIT)
-            (contour,), _ = cv2.findContours(inkable, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            traced = np.linspace(0, len(contour), GLYPH_OUTLINE, endpoint=False, dtype=int)
-            distances.append(distance / GLYPH_UNIT)
-            outlines.append((contour[traced, 0].T - GLYPH_TILE / 2) / GLYPH_UNIT)
-    return np.concatenate(distances), np.array(outlines, np.float32)
+def _digit_paths():
+    """Return the strokes of every glyph, (10, 3, 2, STROKE_POINTS, 2) x and y, -0.5 to 0.5."""
+    return np.array([[_strokes(glyph) for glyph in glyphs] for glyphs in GLYPHS])
 
 
-def _draw_digits(labels, distances, outlines, rng):
-    """Draw one digit for each label; `distances` and `outlines` are `_digit_templates`'s."""
+def _strokes(glyph):
+    strokes = [_round_corners(stroke) for stroke in glyph.split("/")]
+    return strokes if len(strokes) == 2 else strokes * 2  # so that all glyphs have two
+
+
+def _round_corners(stroke):
+    corners = np.array([[int(x), int(y)] for x, y in stroke.split()]) / (4, 8) - 0.5
+    along = np.cumsum([0, *np.hypot(*np.diff(corners, axis=0).T)])
+    places = np.linspace(0, along[-1], STROKE_POINTS)
+    line = np.transpose([np.interp(places, along, axis) for axis in corners.T])
+    margin = STROKE_SMOOTHING // 2
+    if (corners[0] == corners[-1]).all():
+        line = np.pad(line[:-1], ((margin, margin + 1), (0, 0)), mode="wrap")
+    else:
+        line = np.pad(line, ((margin, margin), (0, 0)), mode="reflect", reflect_type="odd")
+    return np.lib.stride_tricks.sliding_window_view(line, STROKE_SMOOTHING, axis=0).mean(axis=-1)
+
+
+def _draw_digits(labels, paths, rng):
+    """Draw one digit for each label; `paths` are those of `_digit_paths`."""
+    count = len(labels)
 
     def draw(span, *shape):
-        low, high = span
-        return low + (high - low) * rng.random((len(labels), *shape), np.float32)
+        return rng.uniform(*span, (count, *shape))
 
-    def wave(span):
-        height, length, phase = draw(span, 1), draw(DIGIT_WAVE, 1), draw((0, 2 * np.pi), 1)
-        return lambda along: height * np.sin(length * along + phase)
+    def wave(along):
+        length, phase = draw(DIGIT_WAVE, 1), draw((0, 2 * np.pi), 1)
+        return draw(DIGIT_BEND, 1) * np.sin(length * along + phase)
 
-    template = labels * len(DIGIT_FONTS) + rng.integers(len(DIGIT_FONTS), size=len(labels))
-    sway, lift = wave(DIGIT_SWAY), wave(DIGIT_LIFT)
-    angle, slant, aspect = draw(DIGIT_ROTATION), draw(DIGIT_SLANT), draw(DIGIT_ASPECT)
-    cos, sin = np.cos(angle), np.sin(angle)
-    # Widen and lean (y points down, so a lean to the right is negative), and then rotate.
-    matrix = np.array([[cos * aspect, -cos * slant - sin], [sin * aspect, cos - sin * slant]])
-    matrix = matrix.transpose(2, 0, 1)
+    x, y = paths[labels, rng.integers(paths.shape[1], size=count)].reshape(count, -1, 2).T
+    x, y = x.T * draw(DIGIT_ASPECT, 1), y.T
+    x = x + wave(y)
+    y = y + wave(x)
+    x = x - draw(DIGIT_SLANT, 1) * y  # y points down
+    angle = draw(DIGIT_ROTATION, 1)
+    points = np.stack(
+        [x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)]
+    )
 
-    # Bend and turn the outlines first: they tell which scale and place keep a digit in the frame.
-    x, y = outlines[template].transpose(1, 0, 2)
-    x = x + sway(y)
-    y = y + lift(x)
-    outline = matrix @ np.stack([x, y], axis=1)
-    low, high = outline.min(axis=2), outline.max(axis=2)
-    scale = draw(DIGIT_EXTENT, 1) / (high - low).max(axis=1, keepdims=True)
-    room = DIGIT_SIDE / 2 - DIGIT_MARGIN - scale * (high - low) / 2
-    centre = (DIGIT_SIDE - 1) / 2 + np.clip(draw(DIGIT_JITTER, 2), -room, room)
-    origin = centre - scale * (low + high) / 2
+    # Scaled to the frame, as far off its centre as there is room, each on a frame of its own.
+    frame = DIGIT_SIDE * DIGIT_SCALE
+    pen = rng.choice(PEN_WIDTHS, count)
+    low, high = points.min(axis=2), points.max(axis=2)
+    scale = (draw(DIGIT_EXTENT) * DIGIT_SCALE - pen) / (high - low).max(axis=0)
+    room = frame / 2 - DIGIT_SCALE - pen / 2 - scale * (high - low) / 2
+    centre = np.clip(draw(DIGIT_JITTER, 2).T * DIGIT_SCALE, -room, room) + frame / 2
+    centre[1] += frame * np.arange(count)
+    points = scale[:, None] * (points - (low + high)[..., None] / 2) + centre[..., None]
+    strokes = np.rint(points).astype(np.int32).transpose(1, 2, 0).reshape(count, 2, -1, 2)
 
-    # Then trace every pixel back to the place in its template that these steps bring there.
-    pixels = np.indices((DIGIT_SIDE, DIGIT_SIDE), np.float32)[::-1].reshape(2, -1)
-    inverse = np.linalg.inv(matrix * scale[..., None])
-    x, y = (inverse @ (pixels - origin[..., None])).transpose(1, 0, 2)
-    y = y - lift(x)
-    x = x - sway(y)
-    column, row = np.clip(np.stack([x, y]) * GLYPH_UNIT + GLYPH_TILE / 2, 0, GLYPH_TILE - 1)
-    row += template[:, None] * GLYPH_TILE
-    distance = cv2.remap(distances, column, row, cv2.INTER_LINEAR)
-
-    edge = draw(PEN_RADIUS, 1) + draw(PEN_GRAIN, DIGIT_SIDE**2) - distance
-    ink = np.clip(edge / draw(PEN_BLUR, 1) + 0.5, 0, 1) * draw(PEN_INK, 1)
-    return np.uint8(ink * 255).reshape(-1, DIGIT_SIDE, DIGIT_SIDE)
+    sheet = np.zeros((count * frame, frame), np.uint8)
+    for width in PEN_WIDTHS:
+        cv2.polylines(
+            sheet, [*strokes[pen == width].reshape(-1, STROKE_POINTS, 2)], False, 255, width
+        )
+    small = cv2.resize(sheet, (DIGIT_SIDE, count * DIGIT_SIDE), interpolation=cv2.INTER_AREA)
+    return np.uint8(small.reshape(count, DIGIT_SIDE, DIGIT_SIDE) * draw(DIGIT_INK, 1, 1))
 
 
 def draw_mnist(seed=0):
     """Draw digits that stand in for MNIST's: as many, as large, and about as hard to tell apart.
 
-    Each is a digit of one of OpenCV's stroke fonts [1]_, which go back to Hershey [2]_, at a random
-    place, scale, width, slant and rotation, bent by two random waves, and drawn with a pen of
-    random width, blur, grain and brightness. At least a pixel around it stays black.
+    Each is one of three ways to write its digit, at a random place, scale, width, slant and
+    rotation, bent by two random waves, and drawn with a pen of random width and brightness. At
+    least a pixel around it stays black.
 
     Parameters
     ----------
@@ -170,20 +168,14 @@ def draw_mnist(seed=0):
         0 to 9 that they show, int32, (60000,), in random order.
     test : tuple of numpy.ndarray
         10,000 more of both, in the same form. Train and test together show each digit 7,000 times.
-
-    References
-    ----------
-    .. [1] OpenCV, "Drawing Functions", HersheyFonts,
-       https://docs.opencv.org/4.x/d6/d6e/group__imgproc__draw.html
-    .. [2] A. V. Hershey, "Calligraphy for Computers", U.S. Naval Weapons Laboratory, 1967.
     """
     rng = np.random.default_rng(seed)
     train = DIGIT_COUNTS[0]
     labels = rng.permutation(np.arange(sum(DIGIT_COUNTS), dtype=np.int32) % 10)
-    templates = _digit_templates()
+    paths = _digit_paths()
     images = np.concatenate(
         [
-            _draw_digits(labels[start : start + DIGIT_CHUNK], *templates, rng)
+            _draw_digits(labels[start : start + DIGIT_CHUNK], paths, rng)
             for start in range(0, len(labels), DIGIT_CHUNK)
         ]
     )
@@ -319,6 +311,7 @@ def _draw_photo(name, rng):
     # Seen off its centre, a blur falls to one side, as a shadow does.
     shade = rng.uniform(*PHOTO_SHADE) * cv2.blur(cover, (15, 15), anchor=(11, 11))
     paper *= 1 - shade[..., None]
+    cover = cover.astype(np.float32)  # as blendLinear wants it
     return np.uint8(cv2.blendLinear(ink, paper, cover, 1 - cover))
 
 

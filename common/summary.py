@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import math
+import numbers
 import os
 import re
 import threading
+import warnings
 from pathlib import Path
 
 import cv2
@@ -13,12 +15,15 @@ import google_crc32c
 import mxboard.writer
 import numpy as np
 from google.protobuf import text_format
+from mxboard.summary import _clean_tag, _compute_curve
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+from tensorboard.plugins.pr_curve.metadata import create_summary_metadata
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer import event_file_writer
+from tensorboard.util.tensor_util import make_tensor_proto
 
 # A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
 # much as their pixels, and TensorBoard would have to send it to the browser.
@@ -26,6 +31,7 @@ LARGEST_PNG = 16 * 2**20
 JPEG_QUALITY = 90
 JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
 SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
+ROWS = (list, tuple, np.ndarray)  # what a row of a table of labels may be
 
 # TensorBoard's own checksum is a Python loop over every byte.
 pywrap_tensorflow.crc32c = google_crc32c.value
@@ -103,7 +109,13 @@ class EventFileWriter(event_file_writer.EventFileWriter):
             raise
 
 
+def _scalar_summary(tag, value):
+    return Summary(value=[Summary.Value(tag=_clean_tag(tag), simple_value=value)])
+
+
 mxboard.writer.EventFileWriter = EventFileWriter
+# MXBoard's own calls float() on an array of one element, which NumPy 2 refuses.
+mxboard.writer.scalar_summary = _scalar_summary
 
 
 class SummaryWriter(mxboard.SummaryWriter):
@@ -130,6 +142,101 @@ class SummaryWriter(mxboard.SummaryWriter):
 
     def __init__(self, logdir, max_queue=10, flush_secs=120, filename_suffix=None, verbose=False):
         super().__init__(logdir, max_queue, flush_secs, filename_suffix, verbose)
+
+    def add_scalar(self, tag, value, global_step=None):
+        """Log a number, or several of one step as curves of one plot.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the plot.
+        value : number, numpy.ndarray, mxnet.nd.NDArray, tuple, list or dict
+            A number, or an array of one element. A (name, value) pair, or a dict of names to
+            values, draws a curve for each name; each has a log of its own in the folder
+            ``TAG/NAME``.
+        global_step : int, optional
+            Step to show it at.
+
+        Raises
+        ------
+        ValueError
+            It is none of these.
+        """
+        if isinstance(value, (tuple, list)):
+            if len(value) != 2 or not isinstance(value[0], str):
+                raise ValueError(f"scalar {tag}: a pair is a name and a value, not {value!r}")
+            value = dict([value])
+        if isinstance(value, dict):
+            value = {name: _to_float(tag, number) for name, number in value.items()}
+        else:
+            value = _to_float(tag, value)
+        super().add_scalar(tag, value, global_step)
+
+    def add_histogram(self, tag, values, global_step=None, bins="default"):
+        """Log how values are distributed.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the histogram.
+        values : mxnet.nd.NDArray or numpy.ndarray
+            Numbers, of any shape. NaN and infinity are left out, with a warning that counts them.
+        global_step : int, optional
+            Step to show it at.
+        bins : int, str or sequence of float
+            How many bins of equal width; or their edges; or one of the rules of
+            `numpy.histogram_bin_edges`; or "default", TensorFlow's own 1,549 edges.
+
+        Raises
+        ------
+        ValueError
+            There is no finite value.
+        """
+        values = _to_numpy(values).astype(float)
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            raise ValueError(f"histogram {tag}: none of its {values.size} values is finite")
+        if finite.size < values.size:
+            count = values.size - finite.size
+            warnings.warn(f"histogram {tag}: {count} NaN or infinite values left out", stacklevel=2)
+        # An array of edges cannot be compared with "default", which MXBoard does.
+        bins = list(bins) if np.ndim(bins) else bins
+        super().add_histogram(tag, finite, global_step, bins)
+
+    def add_pr_curve(
+        self, tag, labels, predictions, num_thresholds, global_step=None, weights=None
+    ):
+        """Log a precision-recall curve.
+
+        Parameters
+        ----------
+        tag : str
+            Name of the curve.
+        labels : mxnet.nd.NDArray or numpy.ndarray
+            What is true, 0 or 1, of any shape.
+        predictions : mxnet.nd.NDArray or numpy.ndarray
+            How probable it was said to be, in [0, 1], of the same shape.
+        num_thresholds : int
+            Points of the curve, 2 or more: thresholds evenly spaced in [0, 1].
+        global_step : int, optional
+            Step to show it at.
+        weights : mxnet.nd.NDArray or numpy.ndarray, optional
+            How much each counts; a shape that broadcasts to that of the labels.
+
+        Raises
+        ------
+        ValueError
+            There are fewer than 2 thresholds.
+        """
+        if num_thresholds < 2:
+            raise ValueError(f"curve {tag}: {num_thresholds} thresholds are fewer than 2")
+        weights = 1.0 if weights is None else _to_numpy(weights)
+        curve = _compute_curve(_to_numpy(labels), _to_numpy(predictions), num_thresholds, weights)
+        # MXBoard makes a list of the metadata, where the message takes one.
+        metadata = create_summary_metadata(tag, "", num_thresholds)
+        tensor = make_tensor_proto(curve.astype(np.float32))
+        value = Summary.Value(tag=_clean_tag(tag), metadata=metadata, tensor=tensor)
+        self._file_writer.add_summary(Summary(value=[value]), global_step)
 
     def add_image(self, tag, image, global_step=None):
         """Log a picture, or a batch of them as a grid: 8 a row, 2 black pixels between them.
@@ -178,8 +285,9 @@ class SummaryWriter(mxboard.SummaryWriter):
         embedding : mxnet.nd.NDArray or numpy.ndarray
             (N, D), numbers, a vector a row.
         labels : mxnet.nd.NDArray or numpy.ndarray or sequence, optional
-            N labels, anything that ``str`` takes. White space in one, tabs and line ends included,
-            becomes a space each; an empty one becomes a dash.
+            N labels, anything that ``str`` takes; or rows of a table, (N + 1, C), the first of
+            which names the columns. White space in a label, tabs and line ends included, becomes a
+            space each; an empty one becomes a dash.
         images : mxnet.nd.NDArray or numpy.ndarray, optional
             (N, C, H, W), as for `add_image`. They are shrunk where all of them together would be
             larger than the 8192 x 8192 pixels that the projector takes.
@@ -189,8 +297,7 @@ class SummaryWriter(mxboard.SummaryWriter):
         Raises
         ------
         ValueError
-            The embedding is no matrix or an empty one, or there are more or fewer labels or images
-            than vectors, or the images are none.
+            The embedding is no matrix or an empty one, or the labels or images do not fit it.
         OSError
             The files cannot be written, in which case those of an earlier call stay as they were;
             or the log's ``projector_config.pbtxt``, which lists the embeddings, is damaged.
@@ -202,7 +309,7 @@ class SummaryWriter(mxboard.SummaryWriter):
         """
         vectors = np.ascontiguousarray(_to_numpy(embedding), "<f4")
         if vectors.ndim != 2 or not vectors.size:
-            raise ValueError(f"an embedding has rows and columns, not the shape {vectors.shape}")
+            raise ValueError(f"embedding {tag}: {vectors.shape} is no shape of rows and columns")
         name = tag if global_step is None else f"{tag}_{str(global_step).zfill(6)}"
         entry = EmbeddingInfo(tensor_name=name, tensor_shape=vectors.shape)
 
@@ -210,14 +317,13 @@ class SummaryWriter(mxboard.SummaryWriter):
         entry.tensor_path = f"{name}/{file_name}"
         files = {entry.tensor_path: content}
         if labels is not None:
-            labels = _flatten(labels)
-            if len(labels) != len(vectors):
-                raise ValueError(f"{len(labels)} labels for {len(vectors)} vectors")
             entry.metadata_path = f"{name}/metadata.tsv"
-            files[entry.metadata_path] = _encode_labels(labels)
+            files[entry.metadata_path] = _encode_labels(_to_table(tag, labels, len(vectors)))
         if images is not None:
             if images.ndim != 4 or len(images) != len(vectors):
-                raise ValueError(f"images of shape {images.shape} for {len(vectors)} vectors")
+                raise ValueError(
+                    f"embedding {tag}: images of shape {images.shape} for {len(vectors)} vectors"
+                )
             sprites, columns = _fit_sprites(_to_pixels(images))
             height, width = sprites.shape[1:3]
             sheet = _make_grid(sprites, columns, rows=columns, padding=0)
@@ -347,10 +453,32 @@ def _fit_sprites(batch):
     return batch, columns
 
 
-def _flatten(labels):
-    if hasattr(labels, "asnumpy"):
-        labels = labels.asnumpy()
-    return labels.ravel() if isinstance(labels, np.ndarray) else list(labels)
+def _to_float(tag, value):
+    if isinstance(value, numbers.Real):
+        return float(value)
+    array = np.asarray(value.asnumpy() if hasattr(value, "asnumpy") else value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise ValueError(f"scalar {tag}: expected one number, not {value!r}")
+    return float(array.item())
+
+
+def _to_table(tag, labels, count):
+    """Return labels as rows of the projector's table, its header first if it has one."""
+    labels = list(labels.asnumpy() if hasattr(labels, "asnumpy") else labels)
+    is_table = any(isinstance(label, ROWS) for label in labels)
+    rows = [list(label) if isinstance(label, ROWS) else [label] for label in labels]
+    columns = {len(row) for row in rows}
+    has_header = is_table and len(rows) == count + 1
+    if not (
+        (has_header and len(columns) == 1 or len(rows) == count and columns == {1})
+        and all(row and not isinstance(row[0], ROWS) for row in rows)
+    ):
+        raise ValueError(
+            f"embedding {tag}: labels are {count}, or {count + 1} rows of a table whose first "
+            f"names the columns, not {len(rows)} of {sorted(columns)}"
+        )
+    # One column has no header: the projector would take it for the first label.
+    return rows[1:] if has_header and columns == {1} else rows
 
 
 def _encode_vectors(vectors):
@@ -377,10 +505,10 @@ def _encode_vectors(vectors):
     return "tensors.tsv", "".join(lines).encode()
 
 
-def _encode_labels(labels):
-    """Make a table of one column, which has no header, with a line for each label."""
+def _encode_labels(table):
+    """Encode rows of labels, a line each, tabs between them."""
     # The projector skips empty lines, so that every label after one would move up.
-    lines = (" ".join(str(label).split()) or "-" for label in labels)
+    lines = ("\t".join(" ".join(str(cell).split()) or "-" for cell in row) for row in table)
     # A name that comes from the file system may hold bytes that are no text.
     return "".join(f"{line}\n" for line in lines).encode(errors="replace")
 

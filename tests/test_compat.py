@@ -1,7 +1,9 @@
 import os
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, script_env
 
@@ -11,6 +13,12 @@ def run_python(code, *args, env=None):
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=script_env(**(env or {})), timeout=60
     )
+
+
+def only_line(result, status):
+    assert result.returncode == status, result.stderr
+    (line,) = result.stderr.splitlines()
+    return line
 
 
 def test_import_says_nothing():
@@ -34,6 +42,24 @@ def test_real_warnings_are_still_shown():
     assert "look here" in result.stderr
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_numpy_has_the_names_that_mxnet_asks_for():
+    table = [[3, 1], [2, 4]]
+    expected = {
+        **{"product": 24, "alltrue": True, "sometrue": True, "round_": table, "mat": table},
+        **{"cumproduct": [3, 3, 6, 24], "msort": [[2, 1], [3, 4]], "trapz": [2, 3]},
+        **{"row_stack": table, "float_": table, "bool": True, "int": 7, "float": 7},
+    }
+    for name, value in expected.items():
+        argument = 7 if name in ("bool", "int", "float") else table
+        assert np.array_equal(vars(np)[name](argument), value), name
+    constants = {"PINF": np.inf, "NINF": -np.inf, "Inf": np.inf, "Infinity": np.inf, "PZERO": 0}
+    assert {name: vars(np)[name] for name in constants} == constants
+    assert np.signbit(vars(np)["NZERO"]) and np.isnan([vars(np)["NaN"], vars(np)["NAN"]]).all()
+    assert vars(np)["in1d"]([1, 2], [2]).tolist() == [False, True]
+    assert vars(np)["unicode_"](7) == "7" and vars(np)["object"] is object
+
+
 def test_every_core_is_used_unless_the_user_says_otherwise():
     code = "import common, os; print(os.environ['OMP_NUM_THREADS'])"
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
@@ -50,6 +76,15 @@ import common
 print(os.environ['OMP_NUM_THREADS'])
 """
     assert run_python(code, env={"OMP_NUM_THREADS": None}).stdout == "1\n"
+
+
+@pytest.mark.parametrize("name", ["DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"])
+def test_amx_stays_off_even_where_the_environment_asks_for_it(name):
+    code = f"import common, os; print(os.environ.get({name!r}))"
+    result = run_python(code, env={name: "avx512_core_amx"})
+    assert result.stdout == "None\n"
+    assert name in only_line(result, 0)
+    assert run_python(code, env={name: "AVX2"}).stdout == "AVX2\n"
 
 
 def test_mxboard_uses_the_messages_of_tensorboard():
@@ -73,24 +108,92 @@ assert [os.fstat(number) for number in range(3)] == before
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("version", [(3, 8), (3, 13), (4, 0)])
-def test_other_python_is_told_which_works_and_how_to_get_it(version):
+def run_script_on(version, *args):
+    """Run train_mnist.py where Python says that it is another version."""
     code = f"""
-import runpy, sys
-sys.version_info = {version}
-sys.argv = ["train_mnist.py", "--epochs", "2"]
+import platform, runpy, sys
+platform.python_version_tuple = lambda: {version}
+sys.argv = ["train_mnist.py", *{args}]
 runpy.run_path("train_mnist.py", run_name="__main__")
 """
-    result = run_python(code)
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert "3.9 to 3.12" in line and ".".join(map(str, version)) in line
-    command = "uv run --python 3.12 --with-requirements requirements.txt train_mnist.py --epochs 2"
-    assert line.endswith(command)
+    return run_python(code)
+
+
+def test_older_python_ends_in_one_line_that_says_which_were_tested():
+    line = only_line(run_script_on(("3", "8", "18"), "--help"), 1)
+    assert line.startswith("train_mnist.py: error: this is Python 3.8") and "3.9 to 3.15" in line
+
+
+@pytest.mark.parametrize("version", [("3", "16", "0a1"), ("4", "0", "0")])
+def test_newer_python_is_told_which_were_tested_and_goes_on(version):
+    result = run_script_on(version, "--help")
+    assert "3.9 to 3.15" in only_line(result, 0)
+    assert "usage: train_mnist.py" in result.stdout
+
+
+def fail_to_import(change):
+    """Import common after a change to the process; return what is said of it."""
+    return only_line(run_python(f"import platform, sys\n{change}\nimport common"), 1)
 
 
 def test_missing_package_is_named_with_the_command_that_installs_it():
-    result = run_python("import sys; sys.modules['mxboard'] = None; import common")
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert "mxboard" in line and "pip install -r requirements.txt" in line
+    line = fail_to_import("sys.modules['mxboard'] = None")
+    assert "mxboard" in line and "pip install --no-deps -r requirements.txt" in line
+
+
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [
+        ("libgomp.so.1", "apt-get install libgomp1"),
+        ("libquadmath.so.0", "apt-get install libquadmath0"),
+        ("libother.so.3", "libother.so.3"),
+    ],
+)
+def test_missing_shared_library_is_named_with_its_package(library, package, tmp_path):
+    (tmp_path / "mxnet.py").write_text(f"import ctypes\nctypes.CDLL('{library}.missing')\n")
+    line = fail_to_import(f"sys.path.insert(0, {str(tmp_path)!r})")
+    assert package in line
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "words"),
+    [
+        ("Linux", "aarch64", "a library of Arm's"),
+        ("Darwin", "arm64", "macOS on Intel, and this is Darwin on arm64"),
+        ("Windows", "AMD64", "Linux on x86-64"),
+    ],
+)
+def test_platform_that_mxnet_does_not_run_on_is_told_so(system, machine, words):
+    change = f"platform.system, platform.machine = lambda: {system!r}, lambda: {machine!r}\n"
+    assert words in fail_to_import(change + "sys.modules['mxnet'] = None")
+
+
+def test_program_of_ones_own_can_catch_what_a_script_ends_with():
+    code = """
+import sys
+sys.modules["mxnet"] = None
+try:
+    from common import SummaryWriter
+except ImportError as error:
+    print("caught:", error)
+"""
+    result = run_python(code)
+    assert result.stdout.startswith("caught: mxnet is not installed") and result.stderr == ""
+
+
+def test_interrupt_during_the_imports_is_no_traceback(tmp_path):
+    (tmp_path / "mxnet.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport common",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=script_env()
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, b"")
