@@ -65,9 +65,8 @@ def candidates(dtype, ctx):
     """
     on_gpu = ctx.device_type == "gpu"
     if dtype == "auto":
-        fast = {"int8": HAS_VNNI and not on_gpu, "bfloat16": False}
-        fast.update(float16=on_gpu, float32=True)
-        return tuple(precision for precision in PRECISIONS if fast[precision])
+        fast = {"int8": HAS_VNNI and not on_gpu, "float16": on_gpu, "float32": True}
+        return tuple(precision for precision in PRECISIONS if fast.get(precision))
     if dtype in (("int8", "bfloat16") if on_gpu else ("float16",)):
         raise ScriptError(
             f"argument --dtype: MXNet computes in {dtype} on a {'CPU' if on_gpu else 'GPU'} only",

@@ -39,13 +39,15 @@ def find_chromium():
 
 
 @contextlib.contextmanager
-def serve(logdir):
+def serve(logdir, *flags):
     """Serve a log with TensorBoard, on a free port of the loopback, until the block ends.
 
     Parameters
     ----------
     logdir : str or pathlib.Path
         The log; all that is in it has been read when the block begins, and nothing later is.
+    *flags : str
+        More of TensorBoard's flags.
 
     Yields
     ------
@@ -60,7 +62,15 @@ def serve(logdir):
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
     command += ["--host", "127.0.0.1", "--port", "0"]
     # It says where it is once it has read the log.
-    command += ["--load_fast", "false", "--reload_task", "blocking", "--reload_interval", "0"]
+    command += [
+        "--load_fast",
+        "false",
+        "--reload_task",
+        "blocking",
+        "--reload_interval",
+        "0",
+        *flags,
+    ]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         lines = []

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from common import SummaryWriter
 from common.assets import load_mnist
 from common.models import load_first_layers
 from common.pictures import load_picture
@@ -272,3 +273,36 @@ def test_projector_counts_the_iterations_of_t_sne(projector):
     first = iteration.inner_text()
     expect(iteration).not_to_have_text(first)
     assert int(iteration.inner_text()) > int(first) > 0
+
+
+@pytest.fixture(scope="module")
+def own(chromium, demo, tmp_path_factory):
+    """Log what no script logs; return TensorBoard's address."""
+    logdir = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    table = [["name", "class", "digit", "score"]]
+    table += [[f"point {row}", "abc"[row % 3], row % 10, row * 1.5] for row in range(60)]
+    with SummaryWriter(str(logdir)) as sw:
+        sw.add_pr_curve("my_curve", rng.integers(0, 2, 500), rng.random(500), 50, global_step=3)
+        sw.add_embedding("my_points", rng.normal(size=(60, 5)), labels=table)
+    with serve(logdir) as url:
+        yield url
+
+
+def test_pr_curves_draws_a_precision_recall_curve(own, demo):
+    show(demo.page, own, "pr_curves")
+    card = demo.page.locator("tf-pr-curve-card")
+    expect(card.locator(".legend-row")).to_contain_text("step 3")
+    expect(card.locator("path.line")).to_have_attribute("d", re.compile(r"(L[\d.]+,[\d.]+){40}"))
+
+
+def test_projector_offers_the_columns_of_a_table_of_labels(own, demo):
+    projector = open_projector(demo.page, own)
+    expect(projector.locator(".numDataPoints")).to_have_text("60")
+
+    def offered(menu):
+        items = projector.locator(f"#{menu} paper-item")
+        return [" ".join(text.split()) for text in items.all_text_contents()]
+
+    assert offered("labelby") == ["name", "class", "digit", "score"]
+    assert offered("colorby")[2:] == ["class 3 colors", "digit 10 colors", "score gradient"]

@@ -349,6 +349,11 @@ def test_folder_without_subfolders_is_one_class_and_unreadable_pictures_are_name
     assert sorted(which) == [0, 1, 2]
 
 
+def test_network_of_the_published_demo_whose_weights_are_gone_is_told_so(place, tmp_path):
+    result = run_script(SCRIPT, "--model", "imagenet1k-inception-bn", cwd=tmp_path)
+    assert_one_line_error(result, 1, "no longer published", "--model")
+
+
 SYNSETS = ["mine", "n02102040", "n03028079"]
 
 

@@ -1,14 +1,22 @@
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
+from importlib import metadata
+
+from common import SummaryWriter
 
 import cv2
 import mxnet as mx
 import numpy as np
 import pytest
 from conftest import ROOT, read_log, read_text, run_script, script_env
+from packaging.requirements import Requirement
+
+from pic.browser import serve
 
 README = (ROOT / "README.md").read_text()
 SCRIPTS = [path.read_text() for path in ROOT.glob("*.py")]
@@ -58,11 +66,38 @@ def test_every_line_of_a_snippet_is_a_line_of_a_script():
         assert found, line
 
 
-def test_two_lines_install_and_run_everything():
-    assert [line for line in INDENTED if line.startswith("pip install")] == [
-        "pip install -r requirements.txt && python train_mnist.py",
-        "pip install -r tests/requirements.txt && python -m pytest",
+def test_two_commands_install_and_run_everything_in_an_environment_of_their_own():
+    enter = "python3 -m venv .venv && . .venv/bin/activate && pip install --no-deps -r "
+    assert [line for line in INDENTED if "venv" in line or "pip install" in line] == [
+        f"{enter}requirements.txt && python train_mnist.py",
+        f"{enter}tests/requirements.txt && python -m pytest",
     ]
+
+
+def test_pinned_requirements_name_all_that_the_installed_packages_need():
+    # With --no-deps pip does not look.
+    pinned = {
+        re.split(r"[= ]", line)[0].lower()
+        for line in (ROOT / "tests" / "requirements.txt").read_text().splitlines()
+        if not line.startswith("#")
+    }
+    assert {"mxnet", "mxboard", "numpy", "opencv-python-headless", "tensorboard"} <= pinned
+    for name in pinned & {each.metadata["Name"].lower() for each in metadata.distributions()}:
+        for requirement in map(Requirement, metadata.requires(name) or ()):
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                needed = requirement.name.lower().replace("_", "-")
+                assert needed in pinned, f"{name} needs {needed}"
+
+
+def test_flags_of_the_page_show_every_point_of_a_long_series(tmp_path):
+    (flags,) = re.findall(r"`tensorboard --logdir logs (--samples_per_plugin \S+)`", README)
+    with SummaryWriter(str(tmp_path)) as sw:
+        for step in range(3000):
+            sw.add_scalar("x", step, step)
+    with serve(tmp_path, *flags.split()) as url:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        answer = opener.open(f"{url}data/plugin/scalars/scalars?run=.&tag=x", timeout=30)
+        assert [step for _, step, _ in json.load(answer)] == list(range(3000))
 
 
 def test_every_script_is_told_of():

@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 
+from common import SummaryWriter
 from common.assets import MNIST, load_mnist
 
 import numpy as np
@@ -208,6 +209,15 @@ def test_same_seed_gives_the_same_curves_and_a_second_run_touches_no_file(tmp_pa
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
     assert len(list((tmp_path / "logs").iterdir())) == 3
     assert not (tmp_path / "data").exists()
+
+
+def test_second_training_in_a_folder_says_that_it_replaces_the_first(tmp_path):
+    with SummaryWriter(str(tmp_path / "logs")) as sw:
+        sw.add_scalar("not_a_training", 1, 0)
+    results = [run_script("train_mnist.py", *SMALL, cwd=tmp_path) for _ in range(2)]
+    first, second = (result.stderr.splitlines() for result in results)
+    (line,) = (line for line in second if line not in first)
+    assert "./logs holds a training already" in line and "--logdir logs/NAME" in line
 
 
 def test_partial_batch_is_dropped(tmp_path):
