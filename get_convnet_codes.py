@@ -4,10 +4,10 @@
     python plot_convnet_embedding.py
     tensorboard --logdir ./logs
 
-A code is what a trained network says of a picture last: the output of its last fully connected
-layer, before the softmax turns it into probabilities. Pictures that the network finds alike get
-codes that are alike, whatever their pixels are. ResNet-152 sees 2,304 pictures of Imagenette here,
-ten classes of ImageNet; the next script shows where it puts them.
+A network's code of a picture is the output of its last fully connected layer, before the softmax
+turns it into probabilities. Pictures that look alike to the network get codes that are alike,
+whatever their pixels are. Here ResNet-152 looks at 2,304 pictures of Imagenette, ten classes of
+ImageNet; the next script shows where it puts them.
 
 Your own pictures, a folder with a subfolder a class or a RecordIO file, and your own checkpoint:
 
@@ -15,20 +15,28 @@ Your own pictures, a folder with a subfolder a class or a RecordIO file, and you
     python get_convnet_codes.py --model PREFIX --code-layer fc1_output
 """
 
-import contextlib
 import os
 import shlex
 import time
 from pathlib import Path
 
-from common import cli
+from common import AVAILABLE_CORES, cli
 from common.codes import DEFAULT_MODEL, save_codes
-from common.models import code_size, load_code_layer, load_resnet_152, require_numbers
-from common.pictures import load_picture_set, name_labels
-from common.precision import PRECISIONS, SAMPLE_COUNT, candidates, make_encoder
-from common.records import peek, thumbnails
+from common.datasets import load_pictures, name_labels, shrink, stack_readable
+from common.files import make_folder
+from common.networks import (
+    SAMPLE_COUNT,
+    check_finite,
+    choose_dtype,
+    code_layers,
+    load_checkpoint,
+    load_resnet_152,
+    make_network,
+)
 
+import mxnet as mx
 import numpy as np
+from mxnet import gluon, nd
 from tqdm import tqdm
 
 THUMBNAIL_SIDE = 64  # pixels: a sprite sheet of 2,304 is then 3,072 pixels wide
@@ -38,8 +46,9 @@ BATCH_SIZE = 32  # enough to keep every core busy; a Ctrl-C waits for one batch
 def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
+    positive = cli.number(int, 1)
     parser.add_argument(
-        "--max-num-images", type=cli.positive_int, default=2304, help="pictures, drawn at random"
+        "--max-num-images", type=positive, default=2304, help="pictures, drawn at random"
     )
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="network, or the prefix of your own checkpoint"
@@ -53,15 +62,15 @@ def parse_args():
     )
     parser.add_argument("--classes", metavar="FILE", help="names of a .rec's classes, one a line")
     parser.add_argument(
-        "--batch-size", type=cli.positive_int, default=BATCH_SIZE, help="pictures at a time"
+        "--batch-size", type=positive, default=BATCH_SIZE, help="pictures at a time"
     )
     parser.add_argument(
         "--dtype",
-        choices=("auto", *PRECISIONS),
+        choices=("auto", "float32", "int8"),
         default="auto",
-        help="precision; auto: the fastest here whose codes are like those of float32",
+        help="auto: int8 where it is fast and its codes are like those of float32",
     )
-    cli.add_shared_arguments(parser, "--mean-rgb", "--ctx", "--seed", "--data-dir", "--offline")
+    parser.add_shared("--mean-rgb", "--ctx", "--seed", "--data-dir", "--offline")
     args = parser.parse_args()
     if args.model == DEFAULT_MODEL and (args.code_layer or any(args.mean_rgb)):
         parser.error("--code-layer and --mean-rgb are about a checkpoint: give --model too")
@@ -69,95 +78,118 @@ def parse_args():
         parser.error(f"argument --images: there is no {args.images}")
     if args.classes and (not args.images or os.path.isdir(args.images)):
         parser.error("--classes names the labels of a .rec: give one with --images")
+    if min(args.batch_size, args.max_num_images) * np.prod(args.image_shape) >= 2**31:
+        parser.error("argument --batch-size: a batch has more numbers than an array of MXNet holds")
     return args
 
 
-def load_network(args):
-    """Read the network that makes the codes."""
+def load_network(args, ctx):
+    """Load the network up to its code layer, how many numbers a code has, and what it is."""
     if args.model == DEFAULT_MODEL:
-        return load_resnet_152(args.data_dir, args.offline)
-    code_layer = args.code_layer or "fc1_output"
-    return load_code_layer(args.model, code_layer, args.image_shape, args.mean_rgb)
+        return load_resnet_152(args.data_dir, args.image_shape, ctx, args.offline)
+    symbol, params, path = load_checkpoint(args.model)
+    layer, layers = args.code_layer or "fc1_output", code_layers(symbol, args.image_shape)
+    if layer not in layers:
+        raise cli.ScriptError(
+            f"argument --code-layer: {layer} is no layer of {args.model} that gives one vector a "
+            f"picture; these do: {' '.join(layers)}",
+            status=2,
+        )
+    code = symbol.get_internals()[layer]
+    if any(args.mean_rgb):
+        pixels = mx.sym.image.normalize(mx.sym.var("data"), tuple(args.mean_rgb), (1, 1, 1))
+        code = code(data=pixels)
+    net, code_size = make_network(code, params, args.image_shape, ctx, path)
+    return net, code_size, f"`{layer}` of `{path}`."
 
 
-def collect(encode, batches, shape, stopped):
+def load_batches(pictures, indices, batch_size):
+    """Read pictures in the order of their indices, some batches ahead, in threads."""
+    return gluon.data.DataLoader(
+        pictures,
+        min(batch_size, len(indices)),
+        sampler=indices,
+        batchify_fn=stack_readable,
+        num_workers=AVAILABLE_CORES,
+        thread_pool=True,
+        timeout=600,
+    )
+
+
+def collect(net, batches, shape, ctx, stopped):
     """Return the codes, thumbnails and labels of all batches, or of those before it is stopped."""
     count, _ = shape
     codes = np.empty(shape, np.float32)
-    pictures = np.empty((count, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
-    labels = np.empty(count, np.int32)
+    thumbnails = np.empty((count, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    labels = np.empty(count, np.int64)
     done = 0
-    bar = tqdm(total=count, unit="picture", disable=None)
-    with bar, contextlib.closing(batches):
-        for batch in batches:
+    with tqdm(total=count, unit="picture", disable=None) as bar:
+        for images, batch_labels in batches:
             if stopped:
                 break
-            rows = slice(done, done + len(batch.labels))
-            codes[rows] = encode(batch.images)
-            require_numbers(codes[rows])
-            pictures[rows] = thumbnails(batch.images, THUMBNAIL_SIDE)
-            labels[rows] = batch.labels
+            rows = slice(done, done + len(images))
+            if len(images):
+                codes[rows] = net(nd.array(images, ctx, dtype="float32")).asnumpy()
+                check_finite(codes[rows])
+                thumbnails[rows] = shrink(images, THUMBNAIL_SIDE)
+                labels[rows] = batch_labels
             done = rows.stop
-            bar.update(len(batch.labels))
-    return codes[:done], pictures[:done], labels[:done]
+            bar.update(len(images))
+    return codes[:done], thumbnails[:done], labels[:done]
 
 
-def save(args, arrays, picture_set, net, encoder):
-    """Write the codes, and what one should know of them."""
-    codes, pictures, labels = arrays
-    labels, class_names = name_labels(labels, picture_set.classes)
-    shown = f"{len(codes):,} of {len(picture_set.records):,}, at random."
-    description = {
-        "class_names": class_names,
-        "pictures": f"{picture_set.source} {shown}",
-        "weights": net.source,
-        "precision": encoder.precision,
-        "cosine": encoder.cosine,
-        "seed": args.seed,
-    }
-    save_codes(args.data_dir, Path(args.model).name, codes, pictures, labels, description)
-
-
-def same_arguments(args):
-    """Return what the next script needs to find these codes."""
-    arguments = []
+def tell_what_is_next(args):
+    """Print the command that logs the codes."""
+    command = ["python", "plot_convnet_embedding.py"]
     if args.model != DEFAULT_MODEL:
-        arguments += ["--model", args.model]
+        command += ["--model", args.model]
     if args.data_dir != "./data":
-        arguments += ["--data-dir", args.data_dir]
-    return shlex.join(arguments)
+        command += ["--data-dir", args.data_dir]
+    print(f"To log them: {shlex.join(command)}")
 
 
 def main():
-    """Run the network over the pictures, and keep what it says of each."""
+    """Run the network over the pictures, and keep its code of each."""
     args = parse_args()
     ctx = cli.context(args.ctx)
-    precisions = candidates(args.dtype, ctx)
-    cli.make_folder(args.data_dir)
-    net = load_network(args)
-    size = code_size(net, args.image_shape)
-    picture_set = load_picture_set(args.images, args.classes, size, args.data_dir, args.offline)
-    keys = picture_set.records.draw(args.max_num_images, args.seed)
-    if len(keys) < args.max_num_images:
-        cli.notice(f"there are {len(keys):,} pictures, no more: all of them are taken")
-
-    batch_shape = (min(args.batch_size, len(keys)), *args.image_shape)
-    batches = picture_set.records.batches(keys, batch_shape[0], args.image_shape)
-    sample, batches = peek(batches, SAMPLE_COUNT)
-    encoder = make_encoder(net, precisions, ctx, batch_shape, sample)
+    make_folder(args.data_dir)
+    net, code_size, weights = load_network(args, ctx)
+    pictures = load_pictures(
+        args.images, args.classes, args.image_shape, code_size, args.data_dir, args.offline
+    )
+    indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
+    if len(indices) < args.max_num_images:
+        cli.warn(f"there are {len(indices):,} pictures, no more: all of them are taken")
+    sample = load_batches(pictures, indices[:SAMPLE_COUNT], args.batch_size)
+    net, dtype, cosine = choose_dtype(net, args.dtype, sample, args.image_shape, ctx)
 
     started = time.perf_counter()
     with cli.held_signals() as stopped:
-        arrays = collect(encoder.encode, batches, (len(keys), size), stopped)
+        batches = load_batches(pictures, indices, args.batch_size)
+        shape = (len(indices), code_size)
+        codes, thumbnails, labels = collect(net, batches, shape, ctx, stopped)
         seconds = time.perf_counter() - started
-        count = len(arrays[0])
-        if count:
-            save(args, arrays, picture_set, net, encoder)
+        pictures.report_unreadable()
+        if len(codes):
+            labels, class_names = name_labels(labels, pictures.classes)
+            description = {
+                "class_names": class_names,
+                "pictures": f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
+                "weights": weights,
+                "precision": dtype,
+                "cosine": cosine,
+                "seed": args.seed,
+            }
+            name = Path(args.model).name
+            save_codes(args.data_dir, name, codes, thumbnails, labels, description)
             if stopped:
-                cli.notice(f"the {count:,} codes that were there are kept")
+                cli.warn(f"the {len(codes):,} codes that were there are kept")
+    if not len(codes):
+        raise cli.ScriptError(f"no picture of {args.images} can be read: choose others")
 
-    print(f"{count:,} codes of {size:,} numbers: {count / seconds:.1f} pictures a second")
-    print(f"To log them: python plot_convnet_embedding.py {same_arguments(args)}".rstrip())
+    speed = f"{len(codes) / seconds:.1f} pictures a second"
+    print(f"{len(codes):,} codes of {code_size:,} numbers: {speed}")
+    tell_what_is_next(args)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 TensorBoard shows, while the network is still training:
 
 - Time Series: `cross_entropy` at every step, and `train_acc` and `valid_acc` after every epoch.
-  The two accuracies part where the network begins to learn its training images by heart.
+  The two accuracies part where the network begins to overfit.
 - Images: `minist_first_minibatch`, the digits that each epoch began with, shuffled every time.
 - Graphs: the network, three dense layers from the picture to ten scores.
 - Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
@@ -21,15 +21,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import SummaryWriter, cli
-from common.assets import load_mnist
+from common.datasets import load_mnist
+from common.files import make_folder
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
-# Batches between two readings of the losses from the device: each reading waits for the device,
-# and a progress bar that moves many times a second is soon enough.
+# Steps between two readings of the losses from the device: each reading waits for the device, and
+# a progress bar that moves many times a second is soon enough.
 READ_EVERY = 50
 
 LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
@@ -40,15 +41,18 @@ cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument("--batch-size", type=cli.positive_int, default=100, help="images a step")
-    parser.add_argument("--epochs", type=cli.positive_int, default=10, help="passes over the data")
-    parser.add_argument("--lr", type=cli.positive_float, default=0.1, help="learning rate")
-    parser.add_argument("--momentum", type=cli.fraction, default=0.9, help="momentum of SGD")
+    positive = cli.number(int, 1)
+    parser.add_argument("--batch-size", type=positive, default=100, help="images a step")
+    parser.add_argument("--epochs", type=positive, default=10, help="passes over the data")
+    parser.add_argument("--lr", type=cli.number(float, 1e-9), default=0.1, help="learning rate")
+    parser.add_argument(
+        "--momentum", type=cli.number(float, 0, 1), default=0.9, help="momentum of SGD"
+    )
     parser.add_argument("--cuda", action="store_true", help="train on GPU 0")
     parser.add_argument(
-        "--log-interval", type=cli.positive_int, default=100, help="batches between two lines"
+        "--log-interval", type=positive, default=100, help="batches between two lines"
     )
-    cli.add_shared_arguments(parser, "--seed", "--logdir", "--data-dir", "--offline")
+    parser.add_shared("--seed", "--logdir", "--data-dir", "--offline")
     return parser.parse_args()
 
 
@@ -67,91 +71,70 @@ def build_net(ctx):
 
 
 def to_device(images, labels, ctx):
-    """Return the images as (N, 1, 28, 28) float32 in [0, 1] and the labels, both on the device."""
-    pixels = nd.array(images[:, np.newaxis], ctx=ctx, dtype=np.uint8)
-    return pixels.astype(np.float32) / 255, nd.array(labels, ctx=ctx)
+    """Return (N, 1, 28, 28) float32 images in [0, 1], and their labels, on the device."""
+    pixels = nd.array(images[:, np.newaxis], ctx, dtype="uint8")
+    return pixels.astype("float32") / 255, nd.array(labels, ctx)
 
 
-def shuffle(count, batch_size, rng, ctx):
-    """Deal the indices of `count` images into batches, a row each; those left over sit out."""
-    order = rng.permutation(count)[: count // batch_size * batch_size]
-    return nd.array(order.reshape(-1, batch_size), ctx=ctx, dtype=np.int32)
+def count_correct(logits, labels):
+    """Count, on the device, the images of a batch, or of each, whose label scores highest."""
+    return (logits.argmax(axis=-1) == labels).sum(axis=-1)
 
 
-def train_steps(net, trainer, images, labels, order):
-    """Take a step for each row of `order`, a batch of indices; yield its mean loss and its hits."""
-    unread = []
-    for indices, batch_labels in zip(order, labels.take(order)):
+def train_epoch(net, trainer, images, labels, epoch, args, rng, sw):
+    """Take a step for each batch, in random order, and log its loss; return the accuracy."""
+    steps = len(images) // args.batch_size  # drop the last partial batch
+    shuffled = rng.permutation(len(images))[: steps * args.batch_size]
+    order = nd.array(shuffled.reshape(steps, -1), images.context, dtype="int32")
+    sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
+
+    unread, correct = [], 0
+    bar = tqdm(order, f"epoch {epoch}", unit="batch", disable=None)
+    for batch, (indices, batch_labels) in enumerate(zip(bar, labels.take(order))):
         with autograd.record():
             logits = net(images.take(indices))
             losses = cross_entropy(logits, batch_labels)
         losses.backward()
-        trainer.step(len(indices))
+        trainer.step(args.batch_size)
+
         unread.append((losses, logits, batch_labels))
-        if len(unread) == READ_EVERY:
-            yield from read(unread)
-            unread = []
-    if unread:
-        yield from read(unread)
-
-
-def read(batches):
-    """Wait for the device, and return the mean loss and the hits of each batch."""
-    losses, logits, labels = (nd.stack(*arrays) for arrays in zip(*batches))
-    return zip(losses.mean(axis=1).asnumpy(), count_hits(logits, labels).asnumpy())
-
-
-def count_hits(logits, labels):
-    """Count, on the device, the images of each batch whose label has the highest score."""
-    return (logits.argmax(axis=-1) == labels).sum(axis=-1)
-
-
-def train_epoch(net, trainer, train_set, order, epoch, log_interval, sw):
-    """Train on each batch of `order` and log its loss; return the accuracy on the way."""
-    images, labels = train_set
-    batches, batch_size = order.shape
-    sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
-
-    hits = 0
-    steps = train_steps(net, trainer, images, labels, order)
-    with tqdm(steps, f"epoch {epoch}", total=batches, unit="batch", disable=None) as bar:
-        for batch, (loss, batch_hits) in enumerate(bar):
-            step = epoch * batches + batch
+        if len(unread) < READ_EVERY and batch + 1 < steps:
+            continue
+        losses, *scores = (nd.stack(*arrays) for arrays in zip(*unread))
+        values = zip(losses.mean(axis=1).asnumpy(), count_correct(*scores).asnumpy())
+        for seen, (loss, hits) in enumerate(values, start=batch + 1 - len(unread)):
+            step = epoch * steps + seen
             sw.add_scalar("cross_entropy", loss, step)
             if not np.isfinite(loss):
-                raise cli.ScriptError(f"the loss became {loss} at step {step}: try a smaller --lr")
-
-            hits += int(batch_hits)
-            accuracy = hits / (batch_size * (batch + 1))
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
-            if batch > 0 and batch % log_interval == 0:
-                tqdm.write(f"[Epoch {epoch} Batch {batch}] Training: accuracy={accuracy:f}")
+                raise cli.ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
+            correct += hits
+            accuracy = correct / (args.batch_size * (seen + 1))
+            if seen > 0 and seen % args.log_interval == 0:
+                tqdm.write(f"[Epoch {epoch} Batch {seen}] Training: accuracy={accuracy:f}")
+        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
+        unread = []
     return accuracy
-
-
-def evaluate(net, images, labels):
-    """Return the share of the images that the network names right."""
-    return count_hits(net(images), labels).asscalar() / len(labels)
 
 
 def main():
     """Train, and log everything there is to see."""
     args = parse_args()
-    ctx = cli.gpu() if args.cuda else mx.cpu()
-    cli.make_folder(args.logdir)
+    ctx = cli.context("gpu" if args.cuda else "cpu")
+    make_folder(args.logdir)
     if any(Path(args.logdir).glob(f"*{LOG_SUFFIX}")):
-        cli.notice(
+        cli.warn(
             f"{args.logdir} holds a training already, and TensorBoard will show this one in its "
             "place: to see both, give each a --logdir logs/NAME"
         )
     train_set, test_set, source = load_mnist(args.data_dir, args.offline)
-    if args.batch_size > len(train_set[0]):
+    (images, labels), (test_images, test_labels) = (
+        to_device(*each, ctx) for each in (train_set, test_set)
+    )
+    if args.batch_size > len(images):
         raise cli.ScriptError(
-            f"argument --batch-size: {args.batch_size} is more than the {len(train_set[0])} images",
+            f"argument --batch-size: {args.batch_size} is more than the {len(images)} images",
             status=2,
         )
-    train_set = to_device(*train_set, ctx)
-    test_set = to_device(*test_set, ctx)
 
     mx.random.seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -162,18 +145,18 @@ def main():
 
     with SummaryWriter(args.logdir, flush_secs=5, filename_suffix=LOG_SUFFIX) as sw:
         sw.add_text("mnist_data", source)
-        net(train_set[0][:1])  # The first forward pass is what draws the graph.
+        net(images[:1])  # The first forward pass is what draws the graph.
         sw.add_graph(net)
 
         for epoch in range(args.epochs):
-            order = shuffle(len(train_set[0]), args.batch_size, rng, ctx)
-            train_acc = train_epoch(net, trainer, train_set, order, epoch, args.log_interval, sw)
+            train_acc = train_epoch(net, trainer, images, labels, epoch, args, rng, sw)
             for name, parameter in net.collect_params().items():
                 sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
             print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
             sw.add_scalar("train_acc", train_acc, epoch)
 
-            valid_acc = evaluate(net, *test_set)
+            correct = count_correct(net(test_images), test_labels)
+            valid_acc = correct.asscalar() / len(test_images)
             print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
             sw.add_scalar("valid_acc", valid_acc, epoch)
 

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import math
 import numbers
-import os
 import re
 import threading
 import warnings
@@ -25,10 +24,13 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer import event_file_writer
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from .files import atomic_write
+
 # A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
 # much as their pixels, and TensorBoard would have to send it to the browser.
 LARGEST_PNG = 16 * 2**20
 JPEG_QUALITY = 90
+LARGEST_STRIP = 256  # pictures: more of them are a square grid
 JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
 SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
 ROWS = (list, tuple, np.ndarray)  # what a row of a table of labels may be
@@ -239,10 +241,10 @@ class SummaryWriter(mxboard.SummaryWriter):
         self._file_writer.add_summary(Summary(value=[value]), global_step)
 
     def add_image(self, tag, image, global_step=None):
-        """Log a picture, or a batch of them as a grid: 8 a row, 2 black pixels between them.
+        """Log a picture, or a batch of them as a grid with 2 black pixels between them.
 
-        It is kept exactly, as PNG, up to 16 MiB of pixels (H x W x 3), and as JPEG beyond. A grid
-        that would be higher than a JPEG can be, 65,500 pixels, gets longer rows.
+        Up to 256 pictures stand 8 a row, more of them in a square. They are kept exactly, as PNG,
+        up to 16 MiB of pixels (H x W x 3), and as JPEG beyond.
 
         Parameters
         ----------
@@ -259,7 +261,9 @@ class SummaryWriter(mxboard.SummaryWriter):
         ValueError
             It has another shape or dtype, or values out of range.
         """
-        pixels = _make_grid(_to_pixels(image))
+        batch = _to_pixels(image)
+        columns = 8 if len(batch) <= LARGEST_STRIP else math.isqrt(len(batch) - 1) + 1
+        pixels = _make_grid(batch, columns)
         height, width, _ = pixels.shape
         lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
         encoded = _encode(pixels, ".jpg" if lossy else ".png")
@@ -335,7 +339,7 @@ class SummaryWriter(mxboard.SummaryWriter):
         # Last, so that the projector never hears of files that are not there yet.
         files[PROJECTOR_FILENAME] = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
         (logdir / name).mkdir(parents=True, exist_ok=True)
-        with written_whole([logdir / path for path in files]) as temporary:
+        with atomic_write([logdir / path for path in files]) as temporary:
             for path, content in zip(temporary, files.values()):
                 path.write_bytes(content)
 
@@ -352,40 +356,6 @@ class SummaryWriter(mxboard.SummaryWriter):
             Step to show it at.
         """
         self._file_writer.add_summary(text_pb(tag, text), global_step)
-
-
-@contextlib.contextmanager
-def written_whole(paths):
-    """Replace files by new ones only once all of these are written.
-
-    Parameters
-    ----------
-    paths : sequence of pathlib.Path
-        Files, which may exist. They are replaced in this order.
-
-    Yields
-    ------
-    list of pathlib.Path
-        Temporary names beside them to write to. When the block ends well, each takes the place of
-        its file; when it ends in an exception, the files stay as they were.
-
-    Raises
-    ------
-    OSError
-        A file cannot be written; it names the folder if the one in the block names no file.
-    """
-    temporary = [path.with_name(f"{path.name}.{os.getpid()}.part") for path in paths]
-    try:
-        yield temporary
-        for source, path in zip(temporary, paths):
-            os.replace(source, path)
-    except OSError as error:
-        # Errors of an open file do not say which one.
-        error.filename = error.filename or str(paths[-1].parent)
-        raise
-    finally:
-        for source in temporary:
-            source.unlink(missing_ok=True)
 
 
 def _to_numpy(array):
@@ -407,16 +377,12 @@ def _to_pixels(image):
     return np.broadcast_to(batch.transpose(0, 2, 3, 1), (*batch.shape[:1], *batch.shape[2:], 3))
 
 
-def _make_grid(batch, columns=8, rows=1, padding=2):
-    """Lay out a (N, H, W, 3) batch as MXBoard does, row by row; one picture stays as it is.
-
-    There are as many rows as it takes, and at least `rows`.
-    """
+def _make_grid(batch, columns, rows=1, padding=2):
+    """Lay out a (N, H, W, 3) batch row by row, in `rows` or more; one picture stays as it is."""
     count, height, width, channels = batch.shape
     if count == 1:
         return batch[0]
-    most_rows = max(1, (JPEG_SIDE - padding) // (height + padding))
-    columns = min(max(columns, math.ceil(count / most_rows)), count)
+    columns = min(columns, count)
     rows = max(rows, math.ceil(count / columns))
     cells = np.zeros((rows * columns, height + padding, width + padding, channels), batch.dtype)
     cells[:count, :height, :width] = batch
@@ -435,15 +401,7 @@ def _encode(pixels, extension):
 
 
 def _fit_sprites(batch):
-    """Shrink a (N, H, W, 3) batch if a square sprite sheet would get too large; count its columns.
-
-    Returns
-    -------
-    batch : numpy.ndarray
-        (N, H', W', 3) uint8.
-    columns : int
-        Pictures in a row, and rows, of the sheet.
-    """
+    """Shrink a (N, H, W, 3) batch to fit the largest sprite sheet; return also its columns."""
     count, height, width, _ = batch.shape
     columns = math.isqrt(count - 1) + 1
     room, longer = SPRITE_SIDE // columns, max(height, width)
@@ -482,18 +440,10 @@ def _to_table(tag, labels, count):
 
 
 def _encode_vectors(vectors):
-    """Encode (N, D) little-endian float32 for TensorBoard: raw, unless that would pass for text.
+    """Encode (N, D) little-endian float32 for TensorBoard; return a file name and the content.
 
-    TensorBoard tries to read text, line by line, takes a file that turns out not to be UTF-8 as
-    raw, and gives up on text that holds no numbers. So it is the first line that decides; all-zero
-    vectors, for one, are UTF-8 throughout.
-
-    Returns
-    -------
-    file_name : str
-        Name that tells which it is.
-    content : bytes
-        What to write.
+    Raw, unless that would pass for text: TensorBoard takes a file for text if its first line is
+    UTF-8, as that of all-zero vectors is.
     """
     raw = vectors.tobytes()
     first_line = re.match(rb"[\r\n]*([^\r\n]*)", raw)[1]

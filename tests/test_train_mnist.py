@@ -3,16 +3,15 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
 
 from common import SummaryWriter
-from common.assets import MNIST, load_mnist
+from common.cli import ScriptError
+from common.datasets import load_mnist
 
 import numpy as np
 import pytest
@@ -20,12 +19,14 @@ from conftest import (
     ROOT,
     assert_one_line_error,
     decode,
+    grid,
     read_log,
     read_text,
     run_script,
     script_env,
 )
 
+SCRIPT = "train_mnist.py"
 PARAMETERS = {
     "hybridsequential0_dense0_weight": 128 * 784,
     "hybridsequential0_dense0_bias": 128,
@@ -41,13 +42,19 @@ SMALL = ("--offline", "--epochs", 1, "--batch-size", 30_000)
 class Run:
     """A finished run: what it printed and what it logged."""
 
-    def __init__(self, folder, data_dir, *args):
-        self.logdir, self.data_dir = folder / "logs", data_dir
-        self.result = run_script(
-            "train_mnist.py", "--logdir", self.logdir, "--data-dir", data_dir, *args
+    def __init__(self, folder, epochs, *args):
+        self.logdir, self.epochs = folder / "logs", epochs
+        result = run_script(
+            SCRIPT,
+            "--logdir",
+            self.logdir,
+            "--epochs",
+            epochs,
+            *args,
+            env={"OMP_NUM_THREADS": None},
         )
-        assert self.result.returncode == 0, self.result.stderr
-        self.lines = self.result.stdout.splitlines()
+        assert result.returncode == 0, result.stderr
+        self.lines, self.errors = result.stdout.splitlines(), result.stderr.splitlines()
         self.log = read_log(self.logdir)
 
     def scalars(self, tag):
@@ -60,19 +67,24 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    return Run(folder, folder / "data", "--offline")
+def run(tmp_path_factory):
+    """Train as the README does, on synthetic digits."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    return Run(folder, 10, "--offline", "--data-dir", folder / "data")
 
 
-@pytest.fixture(scope="module")
-def on_mnist(real, tmp_path_factory):
-    return Run(tmp_path_factory.mktemp("mnist"), real / "mnist")
+def test_real_mnist_is_learned_as_well_as_it_should_be_and_it_says_that_it_was(real, tmp_path):
+    run = Run(tmp_path, 2, "--data-dir", real / "mnist")
+    assert dict(run.printed("Validation"))[1] >= 0.96
+    text = read_text(run.log, "mnist_data")
+    assert text.startswith("MNIST: handwritten digits") and "60,000" in text and "10,000" in text
+    assert run.errors == []
 
 
-@pytest.fixture(scope="module", params=["drawn", "on_mnist"])
-def run(request):
-    return request.getfixturevalue(request.param)
+def test_synthetic_digits_are_as_hard_to_learn_as_mnist(run):
+    accuracies = dict(run.printed("Validation"))
+    assert 0.88 <= accuracies[0] <= 0.97
+    assert 0.97 <= accuracies[9] <= 0.997
 
 
 def test_every_step_is_logged_once_in_order(run):
@@ -86,9 +98,7 @@ def test_accuracies_are_logged_as_they_are_printed(run):
     for tag, kind in (("train_acc", "Training"), ("valid_acc", "Validation")):
         printed = run.printed(kind)
         assert [epoch for epoch, _ in printed] == list(range(10))
-        assert run.scalars(tag) == [
-            (step, pytest.approx(value, abs=1e-6)) for step, value in printed
-        ]
+        assert run.scalars(tag) == [(step, pytest.approx(acc, abs=1e-6)) for step, acc in printed]
 
 
 def test_lines_every_log_interval_give_the_accuracy_up_to_that_batch(run):
@@ -98,39 +108,16 @@ def test_lines_every_log_interval_give_the_accuracy_up_to_that_batch(run):
     for match in matches:
         hits = float(match[2]) * 100 * (int(match[1]) + 1)
         assert hits == pytest.approx(round(hits), abs=0.05)
-    accuracies = [float(match[2]) for match in matches]
-    assert accuracies == sorted(accuracies)
 
 
-def test_real_mnist_is_learned_as_well_as_it_should_be(on_mnist):
-    accuracies = dict(on_mnist.printed("Validation"))
-    assert accuracies[1] >= 0.95
-    assert accuracies[9] >= 0.97
-
-
-def test_drawn_digits_are_as_hard_to_learn_as_mnist(drawn):
-    accuracies = dict(drawn.printed("Validation"))
-    assert 0.88 <= accuracies[0] <= 0.97
-    assert 0.97 <= accuracies[9] <= 0.997
-
-
-def test_pictures_show_the_training_images_that_each_epoch_began_with(run):
-    (images, _), _, _ = load_mnist(run.data_dir, offline=True)
-    known = {image.tobytes() for image in images}
+def test_pictures_show_the_training_images_that_each_epoch_began_with(run, tmp_path):
+    (images, _), _, _ = load_mnist(tmp_path, offline=True)
+    rng = np.random.default_rng(42)
     events = run.log.Images("minist_first_minibatch")
     assert [event.step for event in events] == list(range(10))
-    first = set()
     for event in events:
-        grid = decode(event)
-        # 100 pictures, 8 a row, 28 pixels high, with 2 pixels around each.
-        assert grid.shape == (13 * 30 + 2, 8 * 30 + 2, 3)
-        assert (grid[..., 0] == grid[..., 1]).all() and (grid[..., 0] == grid[..., 2]).all()
-        grid = grid[2:, 2:, 0].reshape(13, 30, 8, 30).swapaxes(1, 2).reshape(104, 30, 30)
-        digits = {digit.tobytes() for digit in np.ascontiguousarray(grid[:100, :28, :28])}
-        assert len(digits) == 100 and digits <= known
-        assert not grid[100:].any() and not grid[:, 28:].any() and not grid[:, :, 28:].any()
-        first.add(frozenset(digits))
-    assert len(first) == 10
+        first = images[rng.permutation(len(images))[:100], None].repeat(3, axis=1)
+        assert (decode(event) == grid(first)).all()
 
 
 def test_histograms_hold_every_gradient_in_a_thousand_bins(run):
@@ -149,82 +136,64 @@ def test_histograms_hold_every_gradient_in_a_thousand_bins(run):
         assert event.histogram_value.sum == pytest.approx(0, abs=1e-2)
 
 
-def test_graph_leads_through_three_dense_layers_to_ten_scores(run):
+def test_graph_leads_through_three_dense_layers_and_is_logged_before_the_first_step(run):
     inputs = {node.name: list(node.input) for node in run.log.Graph().node}
     path = ["hybridsequential0_dense2_fwd/hybridsequential0_dense2_fwd"]
     while path[-1] in inputs and inputs[path[-1]]:
         path.append(inputs[path[-1]][0])
-    scopes = [name.split("/")[0] for name in reversed(path)]
-    assert scopes == [
+    prefix = "hybridsequential0_"
+    layers = ["dense0_fwd", "dense0_relu_fwd", "dense1_fwd", "dense1_relu_fwd", "dense2_fwd"]
+    assert [name.split("/")[0] for name in reversed(path)] == [
         "data",
-        "hybridsequential0_dense0_fwd",
-        "hybridsequential0_dense0_relu_fwd",
-        "hybridsequential0_dense1_fwd",
-        "hybridsequential0_dense1_relu_fwd",
-        "hybridsequential0_dense2_fwd",
+        *(prefix + layer for layer in layers),
     ]
-
-
-def test_graph_is_logged_once_before_the_first_step(drawn):
-    (file,) = drawn.logdir.iterdir()
+    (file,) = run.logdir.iterdir()
     content = file.read_bytes()
     name = b"hybridsequential0_dense2_fwd/hybridsequential0_dense2_weight"
     assert content.count(name) == content.count(name, 0, content.index(b"cross_entropy")) > 0
 
 
-def test_log_and_terminal_say_that_digits_were_drawn(drawn):
-    text = read_text(drawn.log, "mnist_data")
-    assert text.startswith("**Not MNIST:** 60,000 training and 10,000 test digits drawn")
-    assert all(name in text for name in MNIST)
-    (notice,) = drawn.result.stderr.splitlines()
-    assert all(name in notice for name in MNIST)
-    assert "--offline" in notice and "drawn digits" in notice
+def test_log_and_terminal_say_that_digits_are_synthetic(run):
+    text = read_text(run.log, "mnist_data")
+    assert text.startswith("**Not MNIST:** synthetic digits")
+    (line,) = run.errors
+    for words in (text, line):
+        assert "train-images-idx3-ubyte.gz" in words and "--offline" in words
 
 
-def test_log_says_that_it_was_mnist_and_terminal_stays_quiet(on_mnist):
-    text = read_text(on_mnist.log, "mnist_data")
-    assert text.startswith("MNIST: 60,000 training and 10,000 test images")
-    assert on_mnist.result.stderr == ""
+def test_output_ends_with_what_to_do_next(run):
+    assert run.lines[-3] == "finished training"
+    assert f"tensorboard --logdir {run.logdir}" in run.lines[-2]
+    assert "--logdir logs/NAME" in run.lines[-1]
 
 
-def test_output_ends_with_what_to_do_next(drawn):
-    assert drawn.lines[-3] == "finished training"
-    assert f"tensorboard --logdir {drawn.logdir}" in drawn.lines[-2]
-    assert "--logdir logs/NAME" in drawn.lines[-1]
-
-
-def test_same_seed_gives_the_same_curves_and_a_second_run_touches_no_file(tmp_path):
+def test_seed_decides_the_curves_and_a_second_run_keeps_the_first_file(call, tmp_path):
     def curve(*args):
-        result = run_script("train_mnist.py", *SMALL, "--logdir", "logs", *args, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
+        said.append(call(SCRIPT, *SMALL, *args).err)
         newest = max((tmp_path / "logs").iterdir(), key=lambda file: file.stat().st_mtime_ns)
         log = read_log(newest)
         return [log.Scalars(tag)[0].value for tag in ("cross_entropy", "train_acc", "valid_acc")]
 
+    said = []
     first = curve()
     (file,) = (tmp_path / "logs").iterdir()
     before = file.read_bytes(), file.stat().st_mtime_ns
-    assert curve() == first
-    assert curve("--seed", 43) != first
+    assert curve() == first != curve("--seed", 43)
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
     assert len(list((tmp_path / "logs").iterdir())) == 3
     assert not (tmp_path / "data").exists()
+    holds = ["./logs holds a training already" in each for each in said]
+    assert holds == [False, True, True]
 
 
-def test_second_training_in_a_folder_says_that_it_replaces_the_first(tmp_path):
+def test_log_of_another_script_is_no_training(call, tmp_path):
     with SummaryWriter(str(tmp_path / "logs")) as sw:
-        sw.add_scalar("not_a_training", 1, 0)
-    results = [run_script("train_mnist.py", *SMALL, cwd=tmp_path) for _ in range(2)]
-    first, second = (result.stderr.splitlines() for result in results)
-    (line,) = (line for line in second if line not in first)
-    assert "./logs holds a training already" in line and "--logdir logs/NAME" in line
+        sw.add_scalar("x", 1, 0)
+    assert "already" not in call(SCRIPT, *SMALL).err
 
 
-def test_partial_batch_is_dropped(tmp_path):
-    result = run_script(
-        *("train_mnist.py", "--offline", "--epochs", 2, "--batch-size", 7000), cwd=tmp_path
-    )
-    assert result.returncode == 0, result.stderr
+def test_last_partial_batch_is_dropped(call, tmp_path):
+    call(SCRIPT, "--offline", "--epochs", 2, "--batch-size", 7000)
     steps = [event.step for event in read_log(tmp_path / "logs").Scalars("cross_entropy")]
     assert steps == list(range(2 * 8))
 
@@ -232,7 +201,7 @@ def test_partial_batch_is_dropped(tmp_path):
 def test_terminal_shows_a_bar_an_epoch_with_batches_loss_and_accuracy(tmp_path):
     terminal, process_end = pty.openpty()
     fcntl.ioctl(process_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [sys.executable, ROOT / "train_mnist.py", *map(str, SMALL), "--logdir", tmp_path]
+    command = [sys.executable, ROOT / SCRIPT, *map(str, SMALL), "--logdir", tmp_path]
     process = subprocess.Popen(command, stdout=process_end, stderr=process_end, env=script_env())
     os.close(process_end)
     shown = b""
@@ -253,7 +222,7 @@ def _read(terminal):
 
 
 def test_help_shows_every_default():
-    text = run_script("train_mnist.py", "--help").stdout
+    text = run_script(SCRIPT, "--help").stdout
     for default in (100, 10, 0.1, 0.9, 100, "./logs", "./data", 42):
         assert f"(default: {default})" in text
 
@@ -261,58 +230,53 @@ def test_help_shows_every_default():
 @pytest.mark.parametrize(
     "arguments",
     [
-        "--batch-size 0",
-        "--batch-size -1",
-        "--batch-size ten",
-        "--offline --batch-size 60001",
-        "--epochs 0",
-        "--lr 0",
-        "--lr -0.1",
-        "--lr nan",
-        "--lr fast",
-        "--momentum 1",
-        "--momentum -0.1",
-        "--log-interval 0",
-        "--seed -1",
-        "--no-such-flag",
+        *("--batch-size 0", "--batch-size ten", "--offline --batch-size 60001", "--epochs 0"),
+        *("--lr 0", "--lr nan", "--lr inf", "--momentum 1", "--momentum -0.1", "--log-interval 0"),
+        *("--seed -1", "--seed 4294967296", "--seed 1.5", "--no-such-flag"),
     ],
 )
-def test_wrong_argument_ends_in_one_line_that_names_it(arguments, tmp_path):
-    result = run_script("train_mnist.py", *shlex.split(arguments), cwd=tmp_path)
-    assert_one_line_error(result, 2, shlex.split(arguments)[-2 if " " in arguments else 0])
+def test_wrong_argument_is_named_and_nothing_is_logged(arguments, call, tmp_path):
+    words = shlex.split(arguments)
+    with pytest.raises(ScriptError, match=words[-2 if len(words) > 1 else 0]) as raised:
+        call(SCRIPT, *words)
+    assert raised.value.status == 2 and "\n" not in str(raised.value)
     assert not list(tmp_path.glob("logs/*"))
 
 
+def test_wrong_argument_ends_a_script_in_one_line_without_its_usage(tmp_path):
+    assert_one_line_error(run_script(SCRIPT, "--epochs", 0, cwd=tmp_path), 2, "--epochs", "0")
+
+
 @pytest.mark.parametrize("flag", ["--logdir", "--data-dir"])
-@pytest.mark.parametrize("path", ["a_file", "a_file/below"])
-def test_folder_that_is_a_file_ends_in_one_line_that_names_it(flag, path, tmp_path):
+@pytest.mark.parametrize("path", ["a_file", "a_file/below", "/proc/no_such_folder"])
+def test_folder_that_cannot_be_one_is_named(flag, path, call, tmp_path):
     (tmp_path / "a_file").write_text("kept")
-    result = run_script("train_mnist.py", flag, path, cwd=tmp_path)
-    assert_one_line_error(result, 1, path)
+    with pytest.raises((OSError, ScriptError)) as raised:
+        call(SCRIPT, flag, path)
+    assert path.split("/")[-1] in str(raised.value)
     assert (tmp_path / "a_file").read_text() == "kept"
 
 
-@pytest.mark.parametrize("flag", ["--logdir", "--data-dir"])
-def test_folder_that_cannot_be_written_ends_in_one_line_that_names_it(flag):
-    result = run_script("train_mnist.py", flag, "/proc/no_such_folder")
-    assert_one_line_error(result, 1, "/proc/no_such_folder")
+def test_folder_that_is_a_file_ends_a_script_in_one_line(tmp_path):
+    (tmp_path / "a_file").touch()
+    result = run_script(SCRIPT, "--logdir", "a_file", cwd=tmp_path)
+    assert_one_line_error(result, 1, "a_file: File exists: it is a file: choose a folder")
 
 
-def test_cuda_without_a_gpu_says_how_to_get_one(tmp_path):
-    result = run_script("train_mnist.py", "--cuda", cwd=tmp_path)
-    assert_one_line_error(result, 1, "no GPU", "mxnet-cu112", "mxnet-cu117", "1.9.1")
+def test_cuda_without_a_gpu_says_how_to_get_one(call):
+    with pytest.raises(ScriptError, match="no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117==1.9.1"):
+        call(SCRIPT, "--cuda")
 
 
-def test_loss_that_is_no_number_stops_training_and_says_so(tmp_path):
-    args = ("--offline", "--lr", "1e30", "--logdir", tmp_path)
-    result = run_script("train_mnist.py", *args)
-    assert_one_line_error(result, 1, "nan", "--lr")
-    losses = [event.value for event in read_log(tmp_path).Scalars("cross_entropy")]
+def test_loss_that_is_nan_stops_training_and_says_so(call, tmp_path):
+    with pytest.raises(ScriptError, match="nan.*--lr"):
+        call(SCRIPT, "--offline", "--lr", "1e30")
+    losses = [event.value for event in read_log(tmp_path / "logs").Scalars("cross_entropy")]
     assert np.isfinite(losses[:-1]).all() and not np.isfinite(losses[-1])
 
 
 def test_full_disk_ends_in_one_line_and_leaves_the_log_readable(small_disk):
-    result = run_script("train_mnist.py", "--offline", "--logdir", small_disk / "run", timeout=120)
+    result = run_script(SCRIPT, "--offline", "--logdir", small_disk / "run", timeout=120)
     assert_one_line_error(result, 1, "No space left on device", str(small_disk), "free some space")
     steps = [event.step for event in read_log(small_disk / "run").Scalars("cross_entropy")]
     assert len(steps) > 100 and steps == list(range(len(steps)))
@@ -320,85 +284,19 @@ def test_full_disk_ends_in_one_line_and_leaves_the_log_readable(small_disk):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_run_keeps_what_it_logged(number, tmp_path):
-    command = [sys.executable, ROOT / "train_mnist.py", "--offline", "--logdir", tmp_path]
+    command = [sys.executable, ROOT / SCRIPT, "--offline", "--logdir", tmp_path]
+    env = script_env(OMP_NUM_THREADS=None)
+    killed = number == signal.SIGKILL
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=script_env()
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     )
     for line in process.stdout:
-        if line.startswith("[Epoch 1 Batch 100]"):
+        # What is killed keeps what was flushed, every five seconds.
+        if line.startswith("[Epoch 6 Batch 100]" if killed else "[Epoch 0 Batch 300]"):
             break
-    time.sleep(0.5)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    killed = number == signal.SIGKILL
     assert process.returncode == (-number if killed else 128 + number)
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors and ("stopped by" in errors) == (not killed)
     steps = [event.step for event in read_log(tmp_path).Scalars("cross_entropy")]
-    assert len(steps) > 700 and steps == list(range(len(steps)))
-
-
-def _copy_of_mnist(real, folder):
-    shutil.copytree(real / "mnist", folder)
-    return folder
-
-
-def _cut_short(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("damage", [_cut_short, _flip_a_byte])
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
-def test_damaged_file_is_named_and_fetched_again(name, damage, real, http_folder, tmp_path):
-    url, requests = http_folder(real / "mnist")
-    data = _copy_of_mnist(real, tmp_path / "data")
-    damage(data / name)
-    args = ("--epochs", 1, "--batch-size", 30_000)
-    result = run_script("train_mnist.py", *args, cwd=tmp_path, env={"MXBOARD_DEMO_MIRROR": url})
-    assert result.returncode == 0, result.stderr
-    assert f"{name} is damaged" in result.stderr
-    assert [path for method, path in requests if method == "GET"] == [f"/{name}"]
-    assert (data / name).read_bytes() == (real / "mnist" / name).read_bytes()
-    assert read_text(read_log(tmp_path / "logs"), "mnist_data").startswith("MNIST:")
-
-
-@pytest.mark.parametrize("options", [(), ("--offline",)])
-def test_damaged_file_that_cannot_be_had_is_an_error_and_never_a_stand_in(options, tmp_path):
-    damaged = tmp_path / "data" / "train-labels-idx1-ubyte.gz"
-    damaged.parent.mkdir()
-    damaged.write_bytes(b"not the labels")
-    result = run_script("train_mnist.py", *options, cwd=tmp_path)
-    assert_one_line_error(result, 1, damaged.name, "damaged")
-    assert damaged.read_bytes() == b"not the labels"
-    assert not list(tmp_path.glob("logs/*"))
-
-
-def test_missing_files_are_fetched_and_the_others_left_alone(real, http_folder, tmp_path):
-    url, requests = http_folder(real / "mnist")
-    data = _copy_of_mnist(real, tmp_path / "data")
-    (data / MNIST[0]).unlink()
-    (data / MNIST[3]).unlink()
-    args = ("--epochs", 1, "--batch-size", 30_000)
-    result = run_script("train_mnist.py", *args, cwd=tmp_path, env={"MXBOARD_DEMO_MIRROR": url})
-    assert result.returncode == 0, result.stderr
-    assert [path for method, path in requests if method == "GET"] == [
-        f"/{MNIST[0]}",
-        f"/{MNIST[3]}",
-    ]
-    assert sorted(path.name for path in data.iterdir()) == sorted(MNIST)
-
-
-def test_missing_files_that_cannot_be_had_are_named_and_all_data_is_drawn(real, tmp_path):
-    data = _copy_of_mnist(real, tmp_path / "data")
-    (data / MNIST[1]).unlink()
-    args = ("--epochs", 1, "--batch-size", 30_000)
-    result = run_script("train_mnist.py", *args, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    (notice,) = result.stderr.splitlines()
-    assert MNIST[1] in notice and MNIST[0] not in notice and "no connection" in notice
-    assert read_text(read_log(tmp_path / "logs"), "mnist_data").startswith("**Not MNIST:**")
+    assert len(steps) > 100 and steps == list(range(len(steps)))

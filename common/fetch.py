@@ -1,0 +1,224 @@
+"""Every file that is downloaded: one table, and one way to get it."""
+
+import functools
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+
+from .cli import ScriptError, warn
+from .files import make_folder
+
+# Seconds for a mirror to answer at all: a machine without a network must not wait.
+ANSWER_SECONDS = 5
+SILENCE_SECONDS = 20  # without a byte in the middle of a file
+WRONG_DIGEST = "what it sent has a wrong digest"
+
+DEMO_COMMIT = "e6bd31a11104717b8f35acfcf533a486ecf36355"
+ONNX_FOLDER = "validated/vision/classification/resnet/model"
+# What each family of files is for, and the folders that have it, best first.
+FAMILIES = {
+    "mnist": (
+        "digits to train on",
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+        "https://cdn.jsdelivr.net/gh/fgnt/mnist@master",
+    ),
+    "demo": (
+        "what the published demo shows",
+        f"https://raw.githubusercontent.com/reminisce/mxboard-demo/{DEMO_COMMIT}/data",
+        f"https://cdn.jsdelivr.net/gh/reminisce/mxboard-demo@{DEMO_COMMIT}/data",
+    ),
+    "onnx": (
+        "ResNet-152's weights",
+        f"https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{ONNX_FOLDER}",
+        f"https://media.githubusercontent.com/media/onnx/models/main/{ONNX_FOLDER}",
+    ),
+    "imagenette": (
+        "Imagenette, the pictures to make codes of",
+        "https://s3.amazonaws.com/fast-ai-imageclas",
+    ),
+}
+# Family, name, bytes, sha256.
+TABLE = """
+mnist train-images-idx3-ubyte.gz 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
+mnist train-labels-idx1-ubyte.gz 28881 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
+mnist t10k-images-idx3-ubyte.gz 1648877 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
+mnist t10k-labels-idx1-ubyte.gz 4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
+demo imagenet_swan.ndarray 150608 45f4f6271ee1d6cf8ac7351f04cef605c20be09d3b88d61df0591db4a39e220f
+demo inception_bn_conv_1_bias.param 320 fd08f6c13d52b63179c562f372514d7588448debcdcf92fb6c3d01e7c9b5a603
+demo inception_bn_conv_1_weight.param 37720 dfad88ea2a25c594a59a1650df76470bd81679ca33af0dc869a2a566ed64d32b
+demo resnet_152_conv0_weight.param 37720 af6bd9f3a33f0516c0d3e3929ef124c5359995ba06816b946e5f590ee3a71ce4
+demo vgg16_conv1_1_bias.param 320 e9136e950561a93fb96db92d89af8417c7bcf0abd7cccc95122a9fc2ffc0b251
+demo vgg16_conv1_1_weight.param 7000 630e56c445f68e5b4e4fec7b572691460294b8e99c0bf9fa9d2f40af23536108
+demo synset.txt 31675 acf75ef0abe89694b19056e0796401068b459c457baa30335f240c7692857355
+onnx resnet152-v2-7.onnx 241503848 40fb3f6dd313ba786a2c8077a0ef7d7b4afeda5d037365400d3a7fbc2b1bee64
+imagenette imagenette2-320.tgz 341663724 569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c
+"""
+
+
+class File(NamedTuple):
+    """A file to fetch: what it is for, where from, its size in bytes and its sha256."""
+
+    purpose: str
+    mirrors: tuple
+    size: int
+    sha256: str
+
+
+FILES = {
+    name: File(FAMILIES[family][0], FAMILIES[family][1:], int(size), sha256)
+    for family, name, size, sha256 in map(str.split, TABLE.strip().splitlines())
+}
+
+
+class UnavailableError(Exception):
+    """Files are missing, and no mirror has them; the message names them and says why."""
+
+
+def fetch(names, data_dir, offline=False):
+    """Make sure that files are in a folder, whole.
+
+    A file that is there with the right digest is left alone. One with a wrong digest is reported
+    and fetched again. The folder at ``MXBOARD_DEMO_MIRROR``, if that environment variable is set,
+    is tried before a file's own mirrors.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of files in `FILES`.
+    data_dir : str
+        Folder to keep them in; made if something must be fetched.
+    offline : bool
+        Whether to fetch nothing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files, in the order of `names`.
+
+    Raises
+    ------
+    UnavailableError
+        A file is missing and no mirror has it.
+    ScriptError
+        A file is damaged, here or on the mirrors, or the folder is a file.
+    OSError
+        The folder cannot be written to.
+    """
+    if os.path.exists(data_dir) and not os.path.isdir(data_dir):
+        raise ScriptError(f"{data_dir} is a file: choose a folder with --data-dir")
+    paths = [Path(data_dir, name) for name in names]
+    missing = [path for path in paths if not path.exists()]
+    damaged = [path for path in paths if path not in missing and not _is_whole(path)]
+    for path in damaged:
+        warn(f"{path} is damaged: its digest is wrong")
+    wanted = damaged + missing
+    failed = dict.fromkeys(wanted, "--offline") if offline else _download(wanted)
+    for path in damaged:
+        if path in failed:
+            raise ScriptError(
+                f"{path} is damaged and cannot be fetched again ({failed[path]}): "
+                "replace it, or delete it to go on without it"
+            )
+    if failed:
+        reasons = "; ".join(dict.fromkeys(failed.values()))
+        names = " ".join(path.name for path in failed)
+        raise UnavailableError(f"no {names} in {data_dir} ({reasons})")
+    return paths
+
+
+def _is_whole(path):
+    return pooch.file_hash(str(path)) == FILES[path.name].sha256
+
+
+def _mirrors(path):
+    own = os.environ.get("MXBOARD_DEMO_MIRROR")
+    return (*([own.rstrip("/")] if own else []), *FILES[path.name].mirrors)
+
+
+def _download(paths):
+    """Fetch files; return those that no mirror has, with the reason."""
+    if not paths:
+        return {}
+    make_folder(paths[0].parent)
+    silent = _find_silent(tuple({mirror: None for path in paths for mirror in _mirrors(path)}))
+    coming = [FILES[path.name] for path in paths if not silent.keys() >= set(_mirrors(path))]
+    if coming:
+        size = max(0.1, sum(file.size for file in coming) / 1e6)
+        purposes = ", ".join(dict.fromkeys(file.purpose for file in coming))
+        warn(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
+    failed = {}
+    for path in paths:
+        reasons = {}
+        for mirror in _mirrors(path):
+            reason = silent.get(mirror) or _download_from(mirror, path)
+            if not reason:
+                break
+            reasons[urlsplit(mirror).netloc or mirror] = reason
+        else:
+            failed[path] = ", ".join(f"{host}: {reason}" for host, reason in reasons.items())
+            if WRONG_DIGEST in reasons.values():
+                raise ScriptError(
+                    f"{path.name} cannot be fetched whole ({failed[path]}): try again later, "
+                    "or with --offline"
+                )
+    return failed
+
+
+@functools.lru_cache
+def _find_silent(mirrors):
+    """Ask all mirrors at once whether they are there; return those that are not, and why.
+
+    One after the other, or with a name server that does not answer, this could take minutes.
+    """
+    reasons = dict.fromkeys(mirrors, "no answer")
+
+    def ask(mirror):
+        try:
+            requests.head(mirror, timeout=ANSWER_SECONDS)
+            del reasons[mirror]
+        except requests.RequestException as error:
+            reasons[mirror] = _why(error)
+
+    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + ANSWER_SECONDS
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return dict(reasons)
+
+
+def _download_from(mirror, path):
+    """Fetch a file from one mirror; return why not if it fails."""
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        timeout=(ANSWER_SECONDS, SILENCE_SECONDS),
+        # Some mirrors would unpack a .gz on its way.
+        headers={"Accept-Encoding": "identity"},
+    )
+    url, digest = f"{mirror}/{path.name}", f"sha256:{FILES[path.name].sha256}"
+    try:
+        pooch.retrieve(url, digest, path.name, path.parent, downloader=downloader)
+    except requests.RequestException as error:
+        return _why(error)
+    except ValueError:
+        return WRONG_DIGEST
+    return None
+
+
+def _why(error):
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return str(error)

@@ -1,0 +1,216 @@
+import hashlib
+import http.server
+import socket
+import time
+
+from common import fetch as fetch_module
+from common.cli import ScriptError
+from common.fetch import FILES, File, UnavailableError, fetch
+
+import pytest
+
+CONTENT = b"what the file should hold" * 10_000
+NAME = "file.bin"
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def mirrors(monkeypatch):
+    """Put a file with the given mirrors into the table."""
+
+    def add(*mirrors, name=NAME):
+        digest = hashlib.sha256(CONTENT).hexdigest()
+        monkeypatch.setitem(FILES, name, File("the tests", mirrors, len(CONTENT), digest))
+
+    return add
+
+
+@pytest.fixture
+def mirror(tmp_path, http_folder):
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / NAME).write_bytes(CONTENT)
+    return http_folder(folder)
+
+
+@pytest.fixture
+def empty(tmp_path, http_folder):
+    (tmp_path / "empty").mkdir()
+    return http_folder(tmp_path / "empty")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tmp_path / "data"
+
+
+def write_damaged(data):
+    data.mkdir()
+    (data / NAME).write_bytes(CONTENT[:-1])
+
+
+def test_file_is_fetched_once_and_kept_under_its_name(mirrors, mirror, data):
+    url, got = mirror
+    mirrors(url)
+    assert fetch([NAME], data) == fetch([NAME], data) == [data / NAME]
+    assert (data / NAME).read_bytes() == CONTENT
+    assert got == [f"/{NAME}"] and [path.name for path in data.iterdir()] == [NAME]
+
+
+def test_mirrors_are_tried_in_order(mirrors, mirror, empty, data):
+    mirrors(NOWHERE, empty[0], mirror[0])
+    fetch([NAME], data)
+    assert (data / NAME).read_bytes() == CONTENT
+    assert set(empty[1]) == set(mirror[1]) == {f"/{NAME}"}
+
+
+def test_own_mirror_is_tried_first(mirrors, mirror, http_folder, data, tmp_path, monkeypatch):
+    other, got_other = http_folder(tmp_path / "mirror")
+    mirrors(other)
+    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", mirror[0] + "/")
+    fetch([NAME], data)
+    assert mirror[1] == [f"/{NAME}"] and got_other == []
+
+
+@pytest.mark.parametrize("own", [NOWHERE, "no-scheme"])
+def test_own_mirror_that_does_not_answer_leaves_the_others(own, mirrors, mirror, data, monkeypatch):
+    mirrors(mirror[0])
+    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own)
+    fetch([NAME], data)
+    assert (data / NAME).read_bytes() == CONTENT
+
+
+def test_damaged_file_is_reported_and_replaced(mirrors, mirror, data, capsys):
+    mirrors(mirror[0])
+    write_damaged(data)
+    fetch([NAME], data)
+    assert (data / NAME).read_bytes() == CONTENT
+    assert f"{data / NAME} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_damaged_file_that_cannot_be_had_is_an_error_and_stays(offline, mirrors, data):
+    mirrors(NOWHERE)
+    write_damaged(data)
+    with pytest.raises(ScriptError, match=f"{NAME} is damaged"):
+        fetch([NAME], data, offline)
+    assert (data / NAME).read_bytes() == CONTENT[:-1]
+
+
+def test_missing_file_that_no_mirror_has_is_named_with_the_reasons(mirrors, empty, data):
+    mirrors(NOWHERE, empty[0])
+    with pytest.raises(UnavailableError, match=rf"{NAME}.*no connection.*HTTP 404"):
+        fetch([NAME], data)
+    assert list(data.iterdir()) == []
+
+
+def test_offline_asks_nobody(mirrors, mirror, data):
+    mirrors(mirror[0])
+    with pytest.raises(UnavailableError, match="--offline"):
+        fetch([NAME], data, offline=True)
+    assert mirror[1] == [] and not data.exists()
+
+
+def test_wrong_content_is_never_kept(mirrors, mirror, http_folder, data, tmp_path):
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / NAME).write_bytes(b"<html>log in first</html>")
+    wrong, _ = http_folder(tmp_path / "wrong")
+    mirrors(wrong)
+    with pytest.raises(ScriptError, match=f"{NAME}.*wrong digest"):
+        fetch([NAME], data)
+    assert list(data.iterdir()) == []
+    mirrors(wrong, mirror[0])
+    fetch([NAME], data)
+    assert (data / NAME).read_bytes() == CONTENT
+
+
+class _Half(http.server.BaseHTTPRequestHandler):
+    """Promises a whole file and hangs up after half of it."""
+
+    def __init__(self, *args, directory):
+        super().__init__(*args)
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(CONTENT[: len(CONTENT) // 2])
+
+    def log_message(self, *args):
+        pass
+
+
+def test_download_that_breaks_off_leaves_nothing_and_the_next_mirror_is_tried(
+    mirrors, mirror, http_folder, data, tmp_path
+):
+    half, _ = http_folder(tmp_path, _Half)
+    mirrors(half)
+    with pytest.raises(UnavailableError):
+        fetch([NAME], data)
+    assert list(data.iterdir()) == []
+    mirrors(half, mirror[0])
+    fetch([NAME], data)
+    assert [path.name for path in data.iterdir()] == [NAME]
+
+
+def test_silent_mirrors_are_asked_together_and_not_one_after_the_other(mirrors, data, monkeypatch):
+    monkeypatch.setattr(fetch_module, "ANSWER_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        names = ["one", "two", "three"]
+        for name in names:
+            mirrors(*(f"{url}/{number}" for number in range(30)), name=name)
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match="no answer"):
+            fetch(names, data)
+    assert time.monotonic() - started < 30  # one after the other it would be 90
+
+
+def test_folder_with_every_file_is_not_written_to(mirrors, data):
+    mirrors(NOWHERE)
+    data.mkdir()
+    (data / NAME).write_bytes(CONTENT)
+    data.chmod(0o500)
+    before = data.stat().st_mtime_ns
+    assert fetch([NAME], data) == [data / NAME]
+    assert data.stat().st_mtime_ns == before
+
+
+def test_size_and_purpose_of_what_is_missing_are_told_once_before_the_first_download(
+    mirrors, http_folder, data, tmp_path, capsys
+):
+    told = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            told.append(capsys.readouterr().err)
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    names = ["one", "two", "three"]
+    (tmp_path / "copies").mkdir()
+    for name in names:
+        (tmp_path / "copies" / name).write_bytes(CONTENT)
+    url, _ = http_folder(tmp_path / "copies", Handler)
+    for name in names:
+        mirrors(url, name=name)
+    fetch(["one"], data)
+    told.clear()
+    fetch(names, data)
+    fetch(names, data)
+    first, *later = told
+    (line,) = first.splitlines()
+    assert line.endswith(f"fetching 0.5 MB to {data}: the tests")
+    assert later == [""] and capsys.readouterr().err == ""
+
+
+def test_nothing_is_told_when_no_mirror_answers(mirrors, data, capsys):
+    mirrors(NOWHERE)
+    with pytest.raises(UnavailableError):
+        fetch([NAME], data)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,444 @@
+import re
+import subprocess
+import sys
+
+from common.cli import ScriptError
+from common.networks import (
+    choose_dtype,
+    code_layers,
+    encode,
+    load_checkpoint,
+    load_first_layer,
+    load_resnet_152,
+    make_network,
+    mean_cosine,
+    quantize,
+    read_resnet_152,
+)
+from common.synthetic import CLASSES, draw_class, draw_weights
+
+import mxnet as mx
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, damage, script_env
+from mxnet.gluon.model_zoo import vision
+from onnx import helper, numpy_helper
+
+CPU = mx.cpu()
+SHAPE = (3, 32, 32)
+
+
+def pictures(count, seed=0):
+    """Draw pictures of coarse fields, (count, 3, 32, 32) uint8."""
+    fields = np.random.default_rng(seed).integers(256, size=(count, 3, 4, 4), dtype=np.uint8)
+    return fields.repeat(8, axis=2).repeat(8, axis=3)
+
+
+def batches_of(images, size=16):
+    return [(images[i : i + size], None) for i in range(0, len(images), size)]
+
+
+def small_network(loud=False, end=lambda codes: codes):
+    """Make a small network; a loud one has a channel that drowns the others, and no say."""
+    pixels = mx.sym.Variable("data") / 255
+    maps = mx.sym.Convolution(pixels, kernel=(3, 3), num_filter=8, name="conv0")
+    maps = mx.sym.Activation(maps, act_type="relu")
+    means = mx.sym.Pooling(maps, kernel=(6, 6), stride=(6, 6), pool_type="avg")
+    symbol = mx.sym.FullyConnected(mx.sym.flatten(means), num_hidden=10, name="fc1")
+    rng = np.random.default_rng(1)
+    shapes, _, _ = symbol.infer_shape(data=(1, *SHAPE))
+    shapes = dict(zip(symbol.list_arguments(), shapes))
+    del shapes["data"]
+    arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    if loud:
+        arrays["conv0_weight"][0] = 1000 * abs(arrays["conv0_weight"][0])
+        arrays["fc1_weight"][:, : shapes["fc1_weight"][1] // 8] = 0
+    params = {name: mx.nd.array(array) for name, array in arrays.items()}
+    net, size = make_network(end(symbol), params, SHAPE, CPU, "made up")
+    assert size == 10
+    return net
+
+
+def centred_cosine(codes, others):
+    codes, others = codes - codes.mean(axis=0), others - others.mean(axis=0)
+    pairs = zip(codes.astype(np.float64), others.astype(np.float64))
+    return np.mean([a @ b / np.sqrt(a @ a * (b @ b)) for a, b in pairs])
+
+
+def test_checkpoint_is_its_symbol_and_its_highest_numbered_parameters(tiny, place):
+    (place / "good" / "tiny-0100.params.bak").write_bytes(b"no checkpoint")
+    symbol, params, path = load_checkpoint(str(place / "good" / "tiny"))
+    assert path.name == "tiny-0012.params" and symbol.list_outputs() == ["softmax_output"]
+    assert sorted(params) == sorted(name.split(":")[1] for name in tiny.arrays)
+    np.testing.assert_allclose(
+        params["bn0_moving_var"].asnumpy(), tiny.arrays["aux:bn0_moving_var"]
+    )
+
+
+@pytest.mark.parametrize("name", ["tiny-symbol.json", "tiny-0012.params"])
+def test_checkpoint_without_a_file_is_an_error_that_names_it(name, place):
+    for path in (place / "good").glob("*" + name[-7:]):
+        path.unlink()
+    with pytest.raises(ScriptError, match=name.replace("12", "00")):
+        load_checkpoint(str(place / "good" / "tiny"))
+
+
+@pytest.mark.parametrize("name", ["tiny-symbol.json", "tiny-0012.params"])
+@pytest.mark.parametrize("how", ["empty", "half", "text"])
+def test_damaged_checkpoint_is_an_error_that_names_the_file(name, how, place):
+    damage(place / "good" / name, how)
+    with pytest.raises(ScriptError, match=f"{name} cannot be read") as raised:
+        load_checkpoint(str(place / "good" / "tiny"))
+    assert "\n" not in str(raised.value)
+
+
+def test_parameters_without_names_are_no_checkpoint(place):
+    mx.nd.save(str(place / "good" / "tiny-0012.params"), [mx.nd.ones(3)])
+    with pytest.raises(ScriptError, match="tiny-0012.params holds arrays without names"):
+        load_checkpoint(str(place / "good" / "tiny"))
+
+
+def test_inception_bn_is_told_that_its_weights_are_no_longer_published(tmp_path):
+    with pytest.raises(ScriptError, match="no longer published: .*--model"):
+        load_checkpoint(str(tmp_path / "imagenet1k-inception-bn"))
+
+
+def test_code_layers_are_those_that_give_a_vector_a_picture(place):
+    symbol, _, _ = load_checkpoint(str(place / "good" / "tiny"))
+    vectors = ["flatten0_output", "pool1_output", "all_output", "concat0_output", "fc1_output"]
+    assert code_layers(symbol, (3, 32, 48)) == vectors
+    # A row that is not a picture's, of weights or of numbers that were turned, is none.
+    data, weight = mx.sym.Variable("data"), mx.sym.Variable("fc1_weight", shape=(5, 3))
+    weight = mx.sym.L2Normalization(weight, name="normal")
+    means = mx.sym.Pooling(data, kernel=(1, 1), global_pool=True, pool_type="avg", name="mean")
+    codes = mx.sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
+    turned = mx.sym.transpose(codes, name="turned")
+    assert code_layers(turned, (3, 8, 8)) == ["mean_output", "fc1_output"]
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 48), (3, 4, 48)])
+def test_shape_that_a_network_cannot_take_is_an_error_that_names_it(shape, place):
+    symbol, params, path = load_checkpoint(str(place / "good" / "tiny"))
+    with pytest.raises(ScriptError, match=f"3,{shape[1]},48.*--image-shape|--image-shape 3,64"):
+        make_network(symbol.get_internals()["fc1_output"], params, shape, CPU, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fc1_bias": None}, "fc1_bias is not in it"),
+        ({"bn0_moving_var": None}, "bn0_moving_var is not in it"),
+        ({"fc1_weight": np.ones((7, 99))}, r"fc1_weight has the shape \(7, 99\)"),
+        ({"bn0_moving_mean": np.ones(5)}, "bn0_moving_mean has the shape"),
+    ],
+)
+def test_parameters_that_do_not_fit_their_symbol_are_an_error(changes, words, tiny, tmp_path):
+    prefix = tiny.save(tmp_path, 1, **changes)
+    symbol, params, path = load_checkpoint(str(prefix))
+    with pytest.raises(ScriptError, match=f"tiny-0001.params does not fit .*{words}"):
+        make_network(symbol.get_internals()["fc1_output"], params, (3, 32, 48), CPU, path)
+
+
+def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
+    symbol, params, path = load_checkpoint(str(tiny.save(tmp_path, 1, dtype="float16")))
+    net, _ = make_network(symbol.get_internals()["fc1_output"], params, (3, 32, 48), CPU, path)
+    images = np.random.default_rng(0).integers(256, size=(3, 3, 32, 48)).astype(np.uint8)
+    expected = tiny.codes(images)
+    assert abs(encode(net, images, CPU) - expected).max() < 0.01 * abs(expected).max()
+
+
+def test_optimised_network_gives_the_same_codes_at_any_batch_size():
+    images = pictures(21)
+    expected = encode(small_network(), images, CPU)
+    net, dtype, cosine = choose_dtype(small_network(), "float32", None, SHAPE, CPU)
+    assert (dtype, cosine) == ("float32", None)
+    for size in (21, 5, 1):
+        codes = net(mx.nd.array(images[:size], dtype="float32")).asnumpy()
+        np.testing.assert_allclose(codes, expected[:size], rtol=1e-4, atol=1e-4)
+
+
+def test_network_gives_the_same_codes_when_another_with_its_weights_is_gone():
+    # Large enough for MXNet to rearrange its weights.
+    maps = mx.sym.Variable("data") / 255
+    for name in ("conv0", "conv1"):
+        maps = mx.sym.Convolution(maps, kernel=(3, 3), num_filter=64, no_bias=True, name=name)
+    rng = np.random.default_rng(0)
+    shapes = {"conv0_weight": (64, 3, 3, 3), "conv1_weight": (64, 64, 3, 3)}
+    params = {name: mx.nd.array(rng.normal(size=shape)) for name, shape in shapes.items()}
+    images = pictures(128)
+    one, _ = make_network(maps, params, SHAPE, CPU, "")
+    int8_net, _, cosine = choose_dtype(one, "int8", batches_of(images), SHAPE, CPU)
+    two, _ = make_network(maps, params, SHAPE, CPU, "")
+    expected, before = encode(two, images[:16], CPU), encode(int8_net, images[:16], CPU)
+    del one, two
+    clutter = [mx.nd.ones((500, 500)) for _ in range(20)]
+    mx.nd.waitall()
+    three, _ = make_network(maps, params, SHAPE, CPU, "")
+    assert (encode(int8_net, images[:16], CPU) == before).all() and len(clutter) == 20
+    np.testing.assert_allclose(encode(three, images[:16], CPU), expected, rtol=1e-5)
+    assert cosine > 0.95
+
+
+def test_cosine_is_that_of_codes_less_their_mean():
+    codes = np.float32([[1, 9], [3, 9], [2, 8], [2, 10]])
+    turned = np.float32([[5, 6], [5, 4], [4, 5], [6, 5]])  # by a right angle, about another mean
+    assert mean_cosine(codes, turned) == pytest.approx(0, abs=1e-6)
+    assert mean_cosine(codes, codes + 100) == pytest.approx(1)
+    assert mean_cosine(codes, -2 * codes) == pytest.approx(-1)
+    assert mean_cosine(np.ones((3, 2)), codes[:3]) == 0
+    assert mean_cosine(codes[:1], codes[:1]) == pytest.approx(1)
+    first, second = np.random.default_rng(0).normal(size=(2, 64, 30)).astype(np.float32)
+    assert mean_cosine(first, second) == pytest.approx(centred_cosine(first, second), abs=1e-6)
+
+
+def test_codes_in_int8_are_as_like_those_of_float32_as_it_says(capsys):
+    images = pictures(200)
+    expected = encode(small_network(), images, CPU)
+    net, dtype, cosine = choose_dtype(small_network(), "int8", batches_of(images[:128]), SHAPE, CPU)
+    codes = encode(net, images, CPU)
+    assert dtype == "int8" and 0.99 < cosine < 1 and (codes != expected).any()
+    # The pictures after those that int8 is calibrated on.
+    assert cosine == pytest.approx(centred_cosine(codes[64:128], expected[64:128]), abs=1e-6)
+    assert centred_cosine(codes, expected) > 0.99
+    assert capsys.readouterr().out == (
+        f"int8: the mean cosine of its codes with those of float32 is {cosine:.4f}\n"
+    )
+
+
+def test_int8_is_calibrated_on_the_brightest_of_all_the_pictures_it_is_given():
+    images = pictures(64) // 2
+    images[63] = 255
+    bright, dim = (quantize(small_network(), images[:count]) for count in (64, 48))
+    assert (encode(bright, images, CPU) != encode(dim, images, CPU)).any()
+    images[63] //= 2
+    same = quantize(small_network(), images)
+    assert (encode(same, images, CPU) != encode(bright, images, CPU)).any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 66])
+def test_few_pictures_are_calibrated_on_and_compared_as_far_as_they_go(count):
+    images = pictures(count)
+    net, dtype, cosine = choose_dtype(small_network(), "int8", batches_of(images), SHAPE, CPU)
+    assert dtype == "int8" and cosine > 0.99 and encode(net, images, CPU).shape == (count, 10)
+
+
+def run_on_processor(flags, folder, code):
+    """Run Python where Linux says that the processor has these flags."""
+    lines = "".join(f"processor\t: {n}\nflags\t\t: {flags}\n\n" for n in range(2))
+    (folder / "cpuinfo").write_text(lines)
+    mount = f"mount --bind {folder / 'cpuinfo'} /proc/cpuinfo"
+    shell = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable]
+    if subprocess.run([*shell[:4], mount], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file over /proc/cpuinfo")
+    command = [*shell, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=script_env())
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [("sse4_2", "float32"), ("avx512f avx512_vnni amx_tile", "int8")],
+)
+def test_int8_is_tried_only_where_the_processor_is_fast_in_it(flags, dtype, tmp_path):
+    code = """
+import sys
+sys.path.insert(0, "tests")
+from test_networks import *
+_, dtype, _ = choose_dtype(small_network(), "auto", batches_of(pictures(20)), SHAPE, CPU)
+print(dtype)
+"""
+    result = run_on_processor(flags, tmp_path, code)
+    assert result.stdout.splitlines()[-1:] == [dtype], result.stderr
+
+
+def test_network_that_int8_ruins_is_noticed_and_done_in_float32(capsys, monkeypatch):
+    monkeypatch.setattr("common.networks.HAS_VNNI", True)
+    images = pictures(130)
+    expected = encode(small_network(loud=True), images, CPU)
+    net, dtype, cosine = choose_dtype(
+        small_network(loud=True), "auto", batches_of(images[:128]), SHAPE, CPU
+    )
+    assert (dtype, cosine) == ("float32", None)
+    np.testing.assert_allclose(encode(net, images, CPU), expected, rtol=1e-4)
+    output = capsys.readouterr()
+    (printed,) = re.findall(r"int8: .* (-?\d\.\d{4})$", output.out, re.M)
+    assert float(printed) < 0.97 and "int8 is not good enough" in output.err
+
+
+def test_network_that_int8_ruins_is_used_all_the_same_if_asked_for_by_name():
+    images = pictures(128)
+    _, dtype, cosine = choose_dtype(
+        small_network(loud=True), "int8", batches_of(images), SHAPE, CPU
+    )
+    assert dtype == "int8" and cosine < 0.97
+
+
+def test_network_that_mxnet_cannot_compute_in_int8_is_done_in_float32_and_it_says_so(
+    capsys, monkeypatch
+):
+    monkeypatch.setattr("common.networks.HAS_VNNI", True)
+
+    def pool(size):
+        def build(codes):
+            row = mx.sym.reshape(codes, shape=(0, 0, 1, 1))
+            kernel = (size, size)
+            return mx.sym.Pooling(row, kernel=kernel, global_pool=True, pool_type="max")
+
+        return build
+
+    batches = batches_of(pictures(20))
+    net, dtype, _ = choose_dtype(small_network(end=pool(7)), "auto", batches, SHAPE, CPU)
+    assert dtype == "float32" and "no int8 for this network" in capsys.readouterr().err
+    with pytest.raises(ScriptError, match="in int8 .*--dtype float32"):
+        choose_dtype(small_network(end=pool(7)), "int8", batches, SHAPE, CPU)
+    assert np.isfinite(encode(net, pictures(3), CPU)).all()
+
+
+def test_int8_on_a_gpu_is_a_wrong_argument_and_auto_is_float32():
+    gpu = mx.Context("gpu")
+    with pytest.raises(ScriptError, match="--dtype") as raised:
+        choose_dtype(None, "int8", None, SHAPE, gpu)
+    assert raised.value.status == 2
+    net = small_network()
+    assert choose_dtype(net, "auto", None, SHAPE, gpu)[1:] == ("float32", None)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """Make Gluon's ResNet-152 in which every parameter and running statistic tells."""
+    net = vision.resnet152_v2(prefix="resnetv27_")
+    draw_weights(net)
+    rng = np.random.default_rng(1)
+    spans = {"_gamma": (0.8, 1.2), "_beta": (-0.1, 0.1), "_bias": (-1, 1)}
+    spans.update({"_running_mean": (-0.1, 0.1), "_running_var": (0.7, 1.5)})
+    for name, parameter in net.collect_params().items():
+        for suffix, span in spans.items():
+            if name.endswith(suffix):
+                parameter.set_data(mx.nd.array(rng.uniform(*span, parameter.shape)))
+    return net
+
+
+@pytest.fixture(scope="module")
+def initializers(resnet):
+    """Store its parameters as the ONNX model zoo does, with the shape of a Reshape node."""
+    tensors = [
+        numpy_helper.from_array(parameter.data().asnumpy(), name)
+        for name, parameter in resnet.collect_params().items()
+    ]
+    return [*tensors, numpy_helper.from_array(np.array([0, -1]), "reshape_attr_tensor421")]
+
+
+def write_onnx(path, initializers):
+    graph = helper.make_graph([], "resnet152", [], [], initializer=initializers)
+    onnx.save(helper.make_model(graph), str(path))
+    return path
+
+
+def test_resnet_152_read_from_onnx_gives_what_gluons_network_gives(
+    resnet, initializers, tmp_path, monkeypatch
+):
+    path = write_onnx(tmp_path / "resnet152-v2-7.onnx", initializers)
+    monkeypatch.setattr("common.networks.fetch", lambda *args: [path])
+    images = np.array([draw_class(name, 0)[:96, :96] for name in list(CLASSES)[:2]])
+    images = images.transpose(0, 3, 1, 2)
+    normal = (images / 255 - np.reshape([0.485, 0.456, 0.406], (3, 1, 1))) / np.reshape(
+        [0.229, 0.224, 0.225], (3, 1, 1)
+    )
+    expected = resnet(mx.nd.array(normal)).asnumpy()
+    net, size, source = load_resnet_152(tmp_path, (3, 96, 96), CPU)
+    codes = encode(net, images, CPU)
+    assert codes.shape == (2, size) == (2, 1000) and "trained on ImageNet" in source
+    assert abs(codes - expected).max() < 1e-4 * abs(expected).max()
+    assert abs(expected[0] - expected[1]).max() > 0.1 * abs(expected).max()
+
+
+CHANGES = {
+    "one is left out": (
+        lambda each: [t for t in each if t.name != "resnetv27_stage3_batchnorm5_running_var"],
+        "another network .*stage3_batchnorm5_running_var",
+    ),
+    "one is added": (
+        lambda each: [*each, numpy_helper.from_array(np.ones(3, np.float32), "resnetv27_extra")],
+        "another network .*extra",
+    ),
+    "a name is there twice": (
+        lambda each: [*each, numpy_helper.from_array(np.ones(9, np.float32), "x_dense0_bias")],
+        "another network",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_onnx_file_with_other_parameters_is_refused(change, initializers, tmp_path):
+    change, words = CHANGES[change]
+    path = write_onnx(tmp_path / "other.onnx", change(initializers))
+    with mx.name.NameManager():
+        symbol = vision.resnet152_v2(prefix="")(mx.sym.var("data"))
+    with pytest.raises(ScriptError, match=f"other.onnx is {words}") as raised:
+        read_resnet_152(path, symbol)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("how", ["half", "text"])
+def test_file_that_is_no_whole_onnx_file_is_refused(how, initializers, tmp_path):
+    path = write_onnx(tmp_path / "damaged.onnx", initializers[:9])
+    damage(path, how)
+    with pytest.raises(ScriptError, match="damaged.onnx is damaged, or no ONNX file"):
+        read_resnet_152(path, None)
+
+
+def save_convolutions(folder, **changes):
+    """Save convolutions `look` and `again` with 3 input channels, and others; return the prefix."""
+    data = mx.sym.Variable("data")
+    conv = mx.sym.Convolution(data, name="look", no_bias=True, kernel=(3, 3), num_filter=4)
+    deeper = mx.sym.Convolution(conv, name="deeper", kernel=(1, 1), num_filter=3)
+    again = mx.sym.Convolution(deeper, name="again", kernel=(3, 3), num_filter=2)
+    net = mx.sym.FullyConnected(again, name="fc", num_hidden=2)
+    shapes = {"look_weight": (4, 3, 3, 3), "deeper_weight": (3, 4, 1, 1), "deeper_bias": (3,)}
+    shapes.update({"again_weight": (2, 3, 3, 3), "again_bias": (2,)})
+    shapes.update({"fc_weight": (2, 4), "fc_bias": (2,)})
+    arrays = {name: mx.nd.random.normal(shape=shape) for name, shape in shapes.items()}
+    arrays.update(changes)
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    mx.model.save_checkpoint(str(folder / "net"), 0, net, arrays, {})
+    return str(folder / "net"), arrays
+
+
+def test_first_layer_is_the_first_convolution_with_3_channels_or_the_one_that_is_named(tmp_path):
+    prefix, arrays = save_convolutions(tmp_path)
+    for name, expected in ((None, "look"), ("again", "again")):
+        layer, source = load_first_layer(prefix, name, (1, 2, 3))
+        assert layer.name == expected and layer.mean_rgb == (1, 2, 3)
+        assert (layer.weight == arrays[f"{expected}_weight"]).asnumpy().all()
+        assert expected in source and "net-0000.params" in source
+    assert (layer.bias == arrays["again_bias"]).asnumpy().all()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "deeper", "fc"])
+def test_layer_that_will_not_do_is_refused_with_those_that_would(name, tmp_path):
+    prefix, _ = save_convolutions(tmp_path)
+    with pytest.raises(ScriptError, match=f"--layer: {name} .*: look again$") as raised:
+        load_first_layer(prefix, name, (0, 0, 0))
+    assert raised.value.status == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (None, "look_weight is not in it"),
+        (mx.nd.ones((4, 3, 5, 5)), "look_weight has the shape"),
+        (mx.nd.full((4, 3, 3, 3), np.nan), "NaN or infinite weights in look"),
+    ],
+)
+def test_first_layer_with_unfit_parameters_is_an_error(change, words, tmp_path):
+    prefix, _ = save_convolutions(tmp_path, look_weight=change)
+    with pytest.raises(ScriptError, match=f"net-0000.params .*{words}"):
+        load_first_layer(prefix, None, (0, 0, 0))
+
+
+def test_checkpoint_without_a_layer_for_pictures_is_an_error(tmp_path):
+    net = mx.sym.FullyConnected(mx.sym.Variable("data"), name="fc", num_hidden=2)
+    params = {"fc_weight": mx.nd.ones((2, 4)), "fc_bias": mx.nd.ones(2)}
+    mx.model.save_checkpoint(str(tmp_path / "net"), 0, net, params, {})
+    with pytest.raises(ScriptError, match="no convolution with 3 input channels"):
+        load_first_layer(str(tmp_path / "net"), None, (0, 0, 0))
