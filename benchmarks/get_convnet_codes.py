@@ -29,7 +29,7 @@ IMAGE_SHAPE = (3, 224, 224)
 
 def collect_as_published(prefix, rec):
     """Collect codes and thumbnails, and print the pictures a second."""
-    # All that MXNet needs to be imported; common would set more.
+    # All that MXNet needs beside NumPy 1.26, so Python below 3.13; common would set more.
     np.bool = bool
     import mxnet as mx
 
@@ -59,17 +59,24 @@ def collect_as_published(prefix, rec):
 
 def prepare(data_dir):
     """Save ResNet-152 and its pictures for both; return the checkpoint's prefix, and the file."""
-    import common  # noqa: F401
-    from common.models import load_resnet_152
-    from common.pictures import load_picture_set
+    from common.datasets import load_pictures
+    from common.networks import load_resnet_152
 
     import mxnet as mx
 
-    net = load_resnet_152(data_dir)
-    prefix = str(Path(data_dir, "benchmark"))
-    mx.model.save_checkpoint(prefix, 0, net.symbol, *net.split())
-    records = load_picture_set(None, None, 1000, data_dir).records
-    return prefix, records.rec
+    prefix, rec = str(Path(data_dir, "benchmark")), str(Path(data_dir, "benchmark.rec"))
+    net, _, _ = load_resnet_152(data_dir, IMAGE_SHAPE, mx.cpu())
+    net.hybridize()
+    net(mx.nd.zeros((1, *IMAGE_SHAPE)))
+    net.export(prefix)
+    pictures = load_pictures(None, None, (3, 256, 256), 1000, data_dir)
+    records = mx.recordio.MXRecordIO(rec, "w")
+    for number in range(COUNT):
+        image, label = pictures[number * len(pictures) // COUNT]
+        header = mx.recordio.IRHeader(0, label, number, 0)
+        records.write(mx.recordio.pack_img(header, image.transpose(1, 2, 0)[..., ::-1], 90))
+    records.close()
+    return prefix, rec
 
 
 def pictures_per_second(command):

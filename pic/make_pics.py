@@ -3,9 +3,13 @@
     MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py
     MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py mnist_graph.png embedding_motion.gif
 
-The folder has the real data: MNIST's files in `mnist`, the first layers and the swan in `filters`,
-a trained network in `mobilenet_v2`, a picture of each of ImageNet's classes in `imagenet_samples`,
-and the classes' names in `synset.txt`.
+FOLDER needs:
+
+- `mnist` and `filters` with the files, and `synset.txt`, that the scripts download to ./data;
+- `imagenet_samples/SYNSET/*.jpg`, a picture of each of ImageNet's classes, shorter edge 256 pixels:
+  from https://github.com/EliSchwartz/imagenet-sample-images;
+- `mobilenet_v2/mobilenet_v2-symbol.json` and `-0000.params`, any network for ImageNet that takes
+  3,224,224 and has a layer `fc1_output`: for instance one of `mx.gluon.model_zoo.vision`, exported.
 """
 
 import argparse
@@ -108,16 +112,20 @@ def mnist_image_samples(page, url):
 
 
 def mnist_graph(page, url):
-    """Show the network, and what TensorBoard says of its first layer."""
-    page.set_viewport_size({"width": 980, "height": 900})
+    """Show the network, its layers opened."""
+    page.set_viewport_size({"width": 1400, "height": 1500})
     show(page, url, "graphs")
-    layer = page.locator("g.node[data-name=hybridsequential0_dense0_fwd] .nodecolortarget")
-    layer.click()
-    expect(page.locator("tf-node-info .node-name")).to_have_text("hybridsequential0_dense0_fwd")
+    for name in ("dense0_fwd", "dense0_relu_fwd", "dense1_fwd", "dense1_relu_fwd", "dense2_fwd"):
+        node = page.locator(f"g.node[data-name=hybridsequential0_{name}]")
+        target = node.locator(".nodecolortarget").first
+        target.click(trial=True)  # Waits until it stands still.
+        target.dblclick()
+        expect(node.locator("g.node").first).to_be_visible()
     page.get_by_text("Fit to screen").click()
-    layer.click(trial=True)  # Waits until it stands still.
-    page.mouse.move(600, 500)
-    return [shoot(page, clip={"x": 280, "y": 72, "width": 700, "height": 490})]
+    page.locator("g.node[data-name=data] .nodecolortarget").click(trial=True)
+    page.mouse.move(1390, 1490)
+    page.wait_for_timeout(1000)
+    return [shoot(page, clip={"x": 300, "y": 72, "width": 1100, "height": 1420})]
 
 
 def mnist_params_histograms(page, url):
@@ -157,12 +165,12 @@ def filters(layer):
 
 
 def images_for_convnet_codes(page, url):
-    """Show the first of the pictures."""
+    """Show all the pictures, at half their size."""
     pane = show(page, url, "images", "_images$")
     page.get_by_text("Show actual image size").click()
-    expect(pane.locator("img")).to_have_js_property("clientWidth", 8 * 66 + 2)
-    box = pane.locator("img").bounding_box()
-    return [shoot(page, clip={**box, "height": 6 * 66 + 2})]
+    expect(pane.locator("img")).to_have_js_property("clientWidth", 32 * 66 + 2)
+    mosaic = shoot(pane.locator("img"))
+    return [mosaic.resize((mosaic.width // 2, mosaic.height // 2), Image.Resampling.LANCZOS)]
 
 
 def open_codes(page, url, width, height):
@@ -334,7 +342,7 @@ PICTURES = {
     "inception_bn_conv_1_weight_output.png": (log_filters, filters("inception_bn_conv_1"), 2),
     "resnet_152_conv0_weight_output.png": (log_filters, filters("resnet_152_conv0"), 2),
     "vgg16_conv1_1_weight_output.png": (log_filters, filters("vgg16_conv1_1"), 2),
-    "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 2),
+    "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 1),
     "imagenet_embedding.png": (log_codes, imagenet_embedding, 1),
     "embedding_motion.gif": (log_codes, embedding_motion, 1),
     "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 1),

@@ -12,13 +12,16 @@ from pathlib import Path
 # A script that trains would set it; and two test processes would share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-import common  # noqa: F401 (before mxnet, for every test)
+import common.datasets
 
 import cv2
 import mxnet as mx
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# Seventy thousand digits take seconds, and many tests train on the same ones.
+common.datasets.draw_mnist = functools.lru_cache(common.datasets.draw_mnist)
 
 ROOT = Path(__file__).parent.parent
 # Every point of every series, not TensorBoard's sample of them.
@@ -111,9 +114,9 @@ def stretch(batch):
 
 def convolve(picture, weight, bias=0, mean_rgb=(0, 0, 0)):
     """Correlate a (3, H, W) picture with (F, 3, h, w) filters, where they lie wholly on it."""
-    pixels = picture.astype(np.float64) - np.array(mean_rgb)[:, None, None]
+    pixels = picture - np.float32(mean_rgb)[:, None, None]
     windows = np.lib.stride_tricks.sliding_window_view(pixels, weight.shape[2:], axis=(1, 2))
-    maps = np.einsum("chwij,fcij->fhw", windows, weight.astype(np.float64), optimize=True)
+    maps = np.einsum("chwij,fcij->fhw", windows, weight, optimize=True)
     return (maps + np.reshape(bias, (-1, 1, 1)))[:, None]
 
 

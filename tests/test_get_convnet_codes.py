@@ -302,7 +302,9 @@ def test_memory_grows_by_no_more_than_twice_the_outputs(tiny, long_rec, tmp_path
     assert peaks[6000] <= peaks[500] + 2.2 * sum(array.nbytes for array in found[:3])
 
 
-def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_say_so(tmp_path):
+def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_say_so(
+    tmp_path, monkeypatch
+):
     args = ("--offline", "--max-num-images", 16, "--image-shape", "3,64,64", "--dtype", "float32")
     result = run_script(SCRIPT, *args, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -316,7 +318,8 @@ def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_s
     assert description["class_names"] == list(CLASSES)
     assert "16 of 2,304" in description["pictures"]
     command = result.stdout.splitlines()[-1].split("python ")[-1]
-    assert run_script(*shlex.split(command), cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    run_main(*shlex.split(command))
     text = read_text(read_log(tmp_path / "logs"), "codes_data")
     assert "**Not trained:**" in text and "**No photographs:**" in text
     metadata = (tmp_path / "logs" / "resnet_152_image_codes" / "metadata.tsv").read_text()
@@ -346,7 +349,9 @@ def test_real_network_names_the_class_of_the_real_pictures(dtype, lowest, real_c
     assert description["cosine"] is None or description["cosine"] > 0.97
 
 
-def test_help_shows_every_default():
-    text = run_script(SCRIPT, "--help").stdout
+def test_help_shows_every_default(capsys):
+    with pytest.raises(SystemExit):
+        run_main(SCRIPT, "--help")
+    text = capsys.readouterr().out
     for default in (2304, DEFAULT_MODEL, "3,224,224", "fc1_output", "auto", 42, "./data"):
         assert re.search(rf"\(default:\s+{re.escape(str(default))}\)", text)

@@ -9,7 +9,15 @@ from common.codes import neighbor_precision, save_codes
 import cv2
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, decode, grid, read_log, read_text, run_script
+from conftest import (
+    assert_one_line_error,
+    decode,
+    grid,
+    read_log,
+    read_text,
+    run_main,
+    run_script,
+)
 
 from pic.browser import serve
 
@@ -137,7 +145,9 @@ def test_full_disk_ends_in_one_line_and_keeps_the_earlier_embedding(small_disk, 
     assert {path: path.read_bytes() for path in logdir.glob("[rp]*/*")} == earlier
 
 
-def test_help_shows_every_default():
-    text = run_script(SCRIPT, "--help").stdout
+def test_help_shows_every_default(capsys):
+    with pytest.raises(SystemExit):
+        run_main(SCRIPT, "--help")
+    text = capsys.readouterr().out
     for default in (MODEL, "./logs", "./data"):
         assert re.search(rf"\(default:\s+{re.escape(default)}\)", text)

@@ -142,7 +142,7 @@ def test_every_command_works_in_the_order_of_the_page(own, monkeypatch):
 
 
 def test_named_files_are_all_that_mxboard_needs_in_a_script_of_ones_own(tmp_path):
-    (copied,) = re.findall(r"Copy (`common/[^.]*\.py`.*?), and write", README, re.DOTALL)
+    (copied,) = re.findall(r"Copy (`common/.*?),\s+and write", README, re.DOTALL)
     (tmp_path / "common").mkdir()
     for name in re.findall(r"`(.*?)`", copied):
         shutil.copy(ROOT / name, tmp_path / name)
