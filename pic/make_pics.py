@@ -112,8 +112,8 @@ def mnist_image_samples(page, url):
 
 
 def mnist_graph(page, url):
-    """Show the network, its layers opened."""
-    page.set_viewport_size({"width": 1400, "height": 1500})
+    """Show the network, its layers opened, and what TensorBoard says of a weight."""
+    page.set_viewport_size({"width": 1350, "height": 1200})
     show(page, url, "graphs")
     for name in ("dense0_fwd", "dense0_relu_fwd", "dense1_fwd", "dense1_relu_fwd", "dense2_fwd"):
         node = page.locator(f"g.node[data-name=hybridsequential0_{name}]")
@@ -121,11 +121,13 @@ def mnist_graph(page, url):
         target.click(trial=True)  # Waits until it stands still.
         target.dblclick()
         expect(node.locator("g.node").first).to_be_visible()
+    weight = page.locator("g.node[data-name$='/hybridsequential0_dense0_weight'] .nodecolortarget")
+    weight.dispatch_event("click")
+    expect(page.locator("tf-node-info .node-name")).to_contain_text("dense0_weight")
     page.get_by_text("Fit to screen").click()
-    page.locator("g.node[data-name=data] .nodecolortarget").click(trial=True)
-    page.mouse.move(1390, 1490)
-    page.wait_for_timeout(1000)
-    return [shoot(page, clip={"x": 300, "y": 72, "width": 1100, "height": 1420})]
+    page.mouse.move(1340, 1190)
+    page.wait_for_timeout(2000)  # It glides there.
+    return [shoot(page, clip={"x": 350, "y": 72, "width": 1000, "height": 1120})]
 
 
 def mnist_params_histograms(page, url):
@@ -166,11 +168,16 @@ def filters(layer):
 
 def images_for_convnet_codes(page, url):
     """Show all the pictures, at half their size."""
+    side = 32 * 66 + 2
+    page.set_viewport_size({"width": side + 500, "height": side + 500})
     pane = show(page, url, "images", "_images$")
     page.get_by_text("Show actual image size").click()
-    expect(pane.locator("img")).to_have_js_property("clientWidth", 32 * 66 + 2)
-    mosaic = shoot(pane.locator("img"))
-    return [mosaic.resize((mosaic.width // 2, mosaic.height // 2), Image.Resampling.LANCZOS)]
+    expect(pane.locator("img")).to_have_js_property("clientWidth", side)
+    # Nothing between it and the page may cut it off.
+    pane.locator("img").evaluate("image => document.body.replaceChildren(image)")
+    mosaic = shoot(page.locator("img"))
+    half = mosaic.resize((mosaic.width // 2, mosaic.height // 2), Image.Resampling.LANCZOS)
+    return [half.quantize(256)]
 
 
 def open_codes(page, url, width, height):
