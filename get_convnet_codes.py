@@ -12,7 +12,7 @@ ImageNet; the next script shows where it puts them.
 Your own pictures, a folder with a subfolder a class or a RecordIO file, and your own checkpoint:
 
     python get_convnet_codes.py --images PATH
-    python get_convnet_codes.py --model PREFIX --code-layer fc1_output
+    python get_convnet_codes.py --model PREFIX --mean-rgb R G B --std-rgb R G B
 """
 
 import os
@@ -27,11 +27,12 @@ from common.files import make_folder
 from common.networks import (
     SAMPLE_COUNT,
     check_finite,
+    choose_code_layer,
     choose_dtype,
-    code_layers,
     load_checkpoint,
     load_resnet_152,
     make_network,
+    warn_if_dead,
 )
 
 import mxnet as mx
@@ -58,7 +59,7 @@ def parse_args():
         "--image-shape", type=cli.image_shape, default="3,224,224", help="what the network takes"
     )
     parser.add_argument(
-        "--code-layer", help="output of your checkpoint that is the code (default: fc1_output)"
+        "--code-layer", help="output of your checkpoint (default: the last before its softmax)"
     )
     parser.add_argument("--classes", metavar="FILE", help="names of a .rec's classes, one a line")
     parser.add_argument(
@@ -70,10 +71,12 @@ def parse_args():
         default="auto",
         help="auto: int8 where it is fast and its codes are like those of float32",
     )
-    parser.add_shared("--mean-rgb", "--ctx", "--seed", "--data-dir", "--offline")
+    parser.add_shared("--mean-rgb", "--std-rgb", "--ctx", "--seed", "--data-dir", "--offline")
     args = parser.parse_args()
-    if args.model == DEFAULT_MODEL and (args.code_layer or any(args.mean_rgb)):
-        parser.error("--code-layer and --mean-rgb are about a checkpoint: give --model too")
+    if args.model == DEFAULT_MODEL and (args.code_layer or args.mean_rgb or args.std_rgb):
+        parser.error(
+            "--code-layer, --mean-rgb and --std-rgb are about a checkpoint: give --model too"
+        )
     if args.images is not None and not os.path.exists(args.images):
         parser.error(f"argument --images: there is no {args.images}")
     if args.classes and (not args.images or os.path.isdir(args.images)):
@@ -88,17 +91,11 @@ def load_network(args, ctx):
     if args.model == DEFAULT_MODEL:
         return load_resnet_152(args.data_dir, args.image_shape, ctx, args.offline)
     symbol, params, path = load_checkpoint(args.model)
-    layer, layers = args.code_layer or "fc1_output", code_layers(symbol, args.image_shape)
-    if layer not in layers:
-        raise cli.ScriptError(
-            f"argument --code-layer: {layer} is no layer of {args.model} that gives one vector a "
-            f"picture; these do: {' '.join(layers)}",
-            status=2,
-        )
+    layer = choose_code_layer(symbol, args.code_layer, params, args.image_shape)
     code = symbol.get_internals()[layer]
-    if any(args.mean_rgb):
-        pixels = mx.sym.image.normalize(mx.sym.var("data"), tuple(args.mean_rgb), (1, 1, 1))
-        code = code(data=pixels)
+    if args.mean_rgb or args.std_rgb:
+        mean, std = args.mean_rgb or (0, 0, 0), args.std_rgb or (1, 1, 1)
+        code = code(data=mx.sym.image.normalize(mx.sym.var("data"), tuple(mean), tuple(std)))
     net, code_size = make_network(code, params, args.image_shape, ctx, path)
     return net, code_size, f"`{layer}` of `{path}`."
 
@@ -171,6 +168,7 @@ def main():
         seconds = time.perf_counter() - started
         pictures.report_unreadable()
         if len(codes):
+            warn_if_dead(codes)
             labels, class_names = name_labels(labels, pictures.classes)
             description = {
                 "class_names": class_names,

@@ -58,7 +58,8 @@ def describe_neighbours(codes, labels):
     """Say how well the codes group, or why that cannot be said."""
     figures = neighbor_precision(codes, labels, NEIGHBOURS)
     if figures is None:
-        return "No two pictures are of one class: there is nothing to group."
+        reason = "no two" if len(set(labels)) > 1 else "all"
+        return f"There is nothing to group: {reason} pictures are of one class."
     return (
         f"Of the {NEIGHBOURS} nearest neighbours of a picture, {figures[0]:.1%} are of its class; "
         f"by chance it would be {figures[1]:.1%}."

@@ -34,20 +34,22 @@ def parse_args():
     parser.add_argument("--image", metavar="PATH", help="your own picture")
     parser.add_argument("--model", metavar="PREFIX", help="your own checkpoint")
     parser.add_argument("--layer", metavar="NAME", help="the checkpoint's convolution to show")
-    parser.add_shared("--mean-rgb", "--ctx", "--logdir", "--data-dir", "--offline")
+    parser.add_shared("--mean-rgb", "--std-rgb", "--ctx", "--logdir", "--data-dir", "--offline")
     args = parser.parse_args()
-    if not args.model and (args.layer or any(args.mean_rgb)):
-        parser.error("--layer and --mean-rgb are about a checkpoint: give --model too")
+    if not args.model and (args.layer or args.mean_rgb or args.std_rgb):
+        parser.error("--layer, --mean-rgb and --std-rgb are about a checkpoint: give --model too")
     return args
 
 
 def convolve(layer, picture, ctx):
     """Convolve a (3, H, W) picture, stride 1 and no padding; return a (F, 1, H', W') batch."""
-    mean = nd.array(layer.mean_rgb, ctx).reshape((1, 3, 1, 1))
-    pixels = nd.array(picture[None], ctx, dtype="float32") - mean
+    mean, std = (nd.array(rgb, ctx).reshape((3, 1, 1)) for rgb in (layer.mean_rgb, layer.std_rgb))
+    pixels = (nd.array(picture, ctx, dtype="float32") - mean) / std
     weight, *bias = (a.as_in_context(ctx) for a in (layer.weight, layer.bias) if a is not None)
     count, _, *kernel = weight.shape
-    maps = nd.Convolution(pixels, weight, *bias, num_filter=count, kernel=kernel, no_bias=not bias)
+    maps = nd.Convolution(
+        pixels[None], weight, *bias, num_filter=count, kernel=kernel, no_bias=not bias
+    )
     return maps.transpose((1, 0, 2, 3))
 
 
@@ -64,7 +66,9 @@ def main():
     ctx = cli.context(args.ctx)
     make_folder(args.logdir)
     if args.model:
-        layer, weights_source = load_first_layer(args.model, args.layer, args.mean_rgb)
+        layer, weights_source = load_first_layer(
+            args.model, args.layer, args.mean_rgb, args.std_rgb
+        )
         layers = [layer]
     else:
         layers, weights_source = load_first_layers(args.data_dir, args.offline)

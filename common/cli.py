@@ -85,8 +85,13 @@ SHARED_ARGUMENTS = {
         "metavar": ("R", "G", "B"),
         "nargs": 3,
         "type": number(float),
-        "default": (0, 0, 0),
         "help": "what your checkpoint wants subtracted from pixels of 0 to 255",
+    },
+    "--std-rgb": {
+        "metavar": ("R", "G", "B"),
+        "nargs": 3,
+        "type": number(float, 1e-6),
+        "help": "what it then wants them divided by",
     },
     "--ctx": {
         "choices": ("auto", "gpu", "cpu"),

@@ -85,12 +85,12 @@ def _paths(data_dir, name):
 def neighbor_precision(codes, labels, k=5):
     """Return the share of the k nearest neighbours that have a picture's class, and chance's.
 
-    Neighbours are the nearest by cosine; a picture that is alone in its class is nobody's judge.
-    None if all are alone.
+    Neighbours are the nearest by cosine. Pictures that are alone in their class have no say; None
+    if all are alone, or if there is one class only.
     """
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     judges = np.flatnonzero(sizes[classes] > 1)
-    if not len(judges):
+    if not len(judges) or len(sizes) == 1:
         return None
     k = min(k, len(codes) - 1)
     unit = codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)

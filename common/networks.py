@@ -34,6 +34,8 @@ CALIBRATION_COUNT = 64  # pictures that the ranges of int8 are taken from
 CHECK_COUNT = 64  # pictures whose codes in int8 are compared with those in float32
 SAMPLE_COUNT = CALIBRATION_COUNT + CHECK_COUNT
 SAMPLE_BATCH = 16
+LARGEST_SIDE = 1024  # pixels, that is tried when a network does not take the pictures it gets
+SOFTMAX = {"SoftmaxOutput", "softmax", "log_softmax", "SoftmaxActivation"}
 # An int8 network that names as many pictures right as in float32 has 0.98 or more; at 0.93
 # neighbours begin to change.
 LOWEST_COSINE = 0.97
@@ -42,13 +44,14 @@ LOWEST_COSINE = 0.97
 class FirstLayer(NamedTuple):
     """A convolution that looks at pictures: weight (F, 3, H, W) and bias (F,), float32.
 
-    `mean_rgb` is what it wants subtracted from pixels of 0 to 255.
+    It wants pixels of 0 to 255 less `mean_rgb`, divided by `std_rgb`.
     """
 
     name: str
     weight: nd.NDArray
     bias: Optional[nd.NDArray]
-    mean_rgb: tuple
+    mean_rgb: tuple = (0, 0, 0)
+    std_rgb: tuple = (1, 1, 1)
 
 
 # Kernel, whether it has a bias, and mean_rgb of the published first layers.
@@ -80,7 +83,7 @@ def load_first_layers(data_dir, offline=False):
     return layers, "The filters are those that Inception-BN, ResNet-152 and VGG16 learned."
 
 
-def load_first_layer(prefix, name, mean_rgb):
+def load_first_layer(prefix, name, mean_rgb, std_rgb):
     """Return a convolution with 3 input channels of a checkpoint, the first unless it is named."""
     symbol, params, source = load_checkpoint(prefix)
     nodes = json.loads(symbol.tojson())["nodes"]
@@ -111,7 +114,8 @@ def load_first_layer(prefix, name, mean_rgb):
     weight, bias = (*layers[name], None)[:2]
     if not np.isfinite(weight.asnumpy()).all():
         raise ScriptError(f"{source} has NaN or infinite weights in {name}: train it again")
-    return FirstLayer(name, weight, bias, mean_rgb), f"The filters are `{name}` of `{source}`."
+    layer = FirstLayer(name, weight, bias, mean_rgb or (0, 0, 0), std_rgb or (1, 1, 1))
+    return layer, f"The filters are `{name}` of `{source}`."
 
 
 def load_checkpoint(prefix):
@@ -135,7 +139,7 @@ def load_checkpoint(prefix):
             )
         raise ScriptError(f"{missing} is missing: --model takes what comes before it in its name")
     path = numbered[max(numbered)]
-    symbol, saved = _load(mx.sym.load, symbol_path), _load(nd.load, path)
+    symbol, saved = _mend(_load(mx.sym.load, symbol_path)), _load(nd.load, path)
     if not isinstance(saved, dict):
         raise ScriptError(f"{path} holds arrays without names: it is no checkpoint")
     # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
@@ -150,10 +154,51 @@ def _load(load, path):
         raise ScriptError(f"{path} cannot be read: it is damaged, or not MXNet's") from error
 
 
-def code_layers(symbol, image_shape):
+def _mend(symbol):
+    """Take from a symbol what MXNet checks although it should not."""
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        attrs = node.get("attrs", {})
+        if node["op"] == "Pooling" and attrs.get("global_pool") in ("True", "1"):
+            # A kernel larger than the map, which global pooling ignores, fails in int8.
+            attrs["kernel"] = re.sub(r"\d+", "1", attrs.get("kernel", "(1, 1)"))
+        if node["op"] == "FullyConnected":
+            # Without its shape MXNet tells what it would have to be.
+            graph["nodes"][node["inputs"][1][0]].get("attrs", {}).pop("__shape__", None)
+    return mx.sym.load_json(json.dumps(graph))
+
+
+def choose_code_layer(symbol, name, params, image_shape):
+    """Return the name of the layer whose output is the code: the last before a softmax, or `name`.
+
+    It must give one vector a picture.
+    """
+    if "data" not in symbol.list_arguments():
+        raise ScriptError("the network has no input named data, which takes the pictures")
+    if name is None:
+        output = symbol[0]
+        while json.loads(output.tojson())["nodes"][-1]["op"] in SOFTMAX:
+            output = output.get_children()[0]
+        name = output.list_outputs()[0]
+        if len(symbol.list_outputs()) > 1:
+            warn(f"the network has several outputs: {name} is taken; --code-layer picks another")
+    vectors = code_layers(symbol, params, image_shape)
+    if name not in vectors:
+        raise ScriptError(
+            f"argument --code-layer: {name} is no layer that gives one vector a picture; "
+            f"the last that do: {' '.join(vectors[-10:])}",
+            status=2,
+        )
+    return name
+
+
+def code_layers(symbol, params, image_shape):
     """Name the layers that give one vector a picture, from the first to the last."""
     layers = symbol.get_internals()
-    _, shapes, _ = _infer(layers.infer_shape_partial, image_shape, count=2)
+    try:
+        _, shapes, _ = _infer(layers.infer_shape_partial, image_shape, count=2)
+    except mx.MXNetError as error:
+        raise _wrong_shape(symbol, params, image_shape) from error
     vectors = [
         name
         for name, shape in zip(layers.list_outputs(), shapes)
@@ -168,15 +213,29 @@ def code_layers(symbol, image_shape):
 
 
 def _infer(infer, image_shape, count=1):
-    try:
-        # What MXNet prints when it cannot is no help to a user.
-        with contextlib.redirect_stdout(None):
-            return infer(data=(count, *image_shape))
-    except mx.MXNetError as error:
-        raise ScriptError(
-            f"the network cannot take pictures of {','.join(map(str, image_shape))}: give the "
-            "--image-shape it was made for"
-        ) from error
+    # What MXNet prints when it cannot is no help to a user.
+    with contextlib.redirect_stdout(None):
+        return infer(data=(count, *image_shape))
+
+
+def _wrong_shape(symbol, params, image_shape):
+    """Return an error that says which square --image-shape would be right, if there is one."""
+
+    def surplus(side):
+        """Count the weights that pictures of this side would need and that are not there."""
+        try:
+            shapes, _ = _infer_params(symbol, (3, side, side))
+        except mx.MXNetError:  # too small for a kernel
+            return -1
+        return sum(np.prod(shapes[name]) - params[name].size for name in shapes if name in params)
+
+    low, side = 1, LARGEST_SIDE
+    while low < side:
+        middle = (low + side) // 2
+        low, side = (low, middle) if surplus(middle) >= 0 else (middle + 1, side)
+    advice = f"--image-shape 3,{side},{side}" if surplus(side) == 0 else "another --image-shape"
+    wrong = ",".join(map(str, image_shape))
+    return ScriptError(f"the network does not take pictures of {wrong}: give {advice}")
 
 
 def _infer_params(symbol, image_shape):
@@ -195,15 +254,19 @@ def make_network(symbol, params, image_shape, ctx, source):
     shared them would give wrong codes.
     """
     symbol = mx.sym.flatten(symbol)
-    shapes, (_, size) = _infer_params(symbol, image_shape)
+    try:
+        shapes, (_, size) = _infer_params(symbol, image_shape)
+    except mx.MXNetError as error:
+        raise _wrong_shape(symbol, params, image_shape) from error
     for name, shape in shapes.items():
         if name not in params:
             raise ScriptError(f"{source} does not fit its symbol: {name} is not in it")
-        if params[name].shape != shape:
+        found = params[name].shape
+        if found != shape:
+            if len(shape) == 2 and found[0] == shape[0]:  # of a dense layer that gets more or less
+                raise _wrong_shape(symbol, params, image_shape)
             raise ScriptError(
-                f"{source} does not fit its symbol with --image-shape "
-                f"{','.join(map(str, image_shape))}: {name} has the shape {params[name].shape}, "
-                f"not {shape}"
+                f"{source} does not fit its symbol: {name} has the shape {found}, not {shape}"
             )
     net = gluon.SymbolBlock(symbol, mx.sym.var("data", dtype="float32"))
     for name, parameter in net.collect_params().items():
@@ -274,9 +337,15 @@ def check_finite(codes):
     """Make sure that codes can be compared."""
     if not np.isfinite(codes).all():
         raise ScriptError(
-            "some codes are NaN or infinite: train the network again, or give the --image-shape "
-            "and --mean-rgb that it was trained with"
+            "some codes are NaN or infinite: train the network again, or give the --image-shape, "
+            "--mean-rgb and --std-rgb that it was trained with"
         )
+
+
+def warn_if_dead(codes):
+    """Say so if a network makes the same code of every picture."""
+    if len(codes) > 1 and (codes == codes[0]).all():
+        warn("every picture has the same code: the network, or a layer of it, is dead")
 
 
 def choose_dtype(net, dtype, batches, image_shape, ctx):
@@ -293,10 +362,12 @@ def choose_dtype(net, dtype, batches, image_shape, ctx):
         sample = np.concatenate([images for images, _ in batches if len(images)])
         int8_net, cosine = _try_int8(net, sample, dtype, ctx)
         # Not the other way round: codes that are NaN have no cosine.
-        if dtype == "int8" or (int8_net and cosine >= LOWEST_COSINE):
+        good = int8_net and cosine >= LOWEST_COSINE
+        if int8_net and not good:
+            advice = "--dtype float32 is better" if dtype == "int8" else "using float32"
+            warn(f"int8 is not good enough for this network: {advice}")
+        if dtype == "int8" or good:
             return int8_net, "int8", cosine
-        if int8_net:
-            warn("int8 is not good enough for this network: using float32")
     if on_cpu:
         example = nd.zeros((1, *image_shape), ctx)  # fuses layers; any batch size works later
         net.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)

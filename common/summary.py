@@ -29,6 +29,7 @@ from .files import atomic_write
 # A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
 # much as their pixels, and TensorBoard would have to send it to the browser.
 LARGEST_PNG = 16 * 2**20
+SMALL_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 JPEG_QUALITY = 90
 LARGEST_STRIP = 256  # pictures: more of them are a square grid
 JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
@@ -244,7 +245,7 @@ class SummaryWriter(mxboard.SummaryWriter):
         """Log a picture, or a batch of them as a grid with 2 black pixels between them.
 
         Up to 256 pictures stand 8 a row, more of them in a square. They are kept exactly, as PNG,
-        up to 16 MiB of pixels (H x W x 3), and as JPEG beyond.
+        up to 16 MiB of pixels (H x W x C), and as JPEG beyond.
 
         Parameters
         ----------
@@ -264,11 +265,11 @@ class SummaryWriter(mxboard.SummaryWriter):
         batch = _to_pixels(image)
         columns = 8 if len(batch) <= LARGEST_STRIP else math.isqrt(len(batch) - 1) + 1
         pixels = _make_grid(batch, columns)
-        height, width, _ = pixels.shape
+        height, width, channels = pixels.shape
         lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
         encoded = _encode(pixels, ".jpg" if lossy else ".png")
         picture = Summary.Image(
-            height=height, width=width, colorspace=3, encoded_image_string=encoded
+            height=height, width=width, colorspace=channels, encoded_image_string=encoded
         )
         self._file_writer.add_summary(
             Summary(value=[Summary.Value(tag=tag, image=picture)]), global_step
@@ -363,7 +364,7 @@ def _to_numpy(array):
 
 
 def _to_pixels(image):
-    """Convert any picture that `add_image` takes to a (N, H, W, 3) uint8 batch."""
+    """Convert any picture that `add_image` takes to a (N, H, W, 1 or 3) uint8 batch."""
     image = _to_numpy(image)
     if image.ndim not in (2, 3, 4):
         raise ValueError(f"a picture has 2, 3 or 4 dimensions, not {image.ndim}")
@@ -374,11 +375,11 @@ def _to_pixels(image):
         if not (batch.min() >= 0 and batch.max() <= 1):
             raise ValueError("the values of a picture of floats lie between 0 and 1")
         batch = np.rint(batch * 255).astype(np.uint8)
-    return np.broadcast_to(batch.transpose(0, 2, 3, 1), (*batch.shape[:1], *batch.shape[2:], 3))
+    return batch.transpose(0, 2, 3, 1)
 
 
 def _make_grid(batch, columns, rows=1, padding=2):
-    """Lay out a (N, H, W, 3) batch row by row, in `rows` or more; one picture stays as it is."""
+    """Lay out a (N, H, W, C) batch row by row, in `rows` or more; one picture stays as it is."""
     count, height, width, channels = batch.shape
     if count == 1:
         return batch[0]
@@ -392,22 +393,30 @@ def _make_grid(batch, columns, rows=1, padding=2):
 
 
 def _encode(pixels, extension):
-    """Encode a (H, W, 3) RGB picture as ".png" or ".jpg"."""
-    # Colours at half the resolution would run from each picture of a sheet into the next.
-    full_colour = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_colour)
-    _, encoded = cv2.imencode(extension, pixels[:, :, ::-1], options if extension == ".jpg" else ())
-    return encoded.tobytes()
+    """Encode a (H, W, 1) grey or (H, W, 3) RGB picture as ".png" or ".jpg"."""
+    pixels = pixels[:, :, ::-1]  # BGR, as OpenCV has it
+    if extension == ".jpg":
+        # Colours at half the resolution would run from each picture of a sheet into the next.
+        full_colour = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_colour)
+    else:
+        # OpenCV's own options are the quickest, and good for photographs; what is flatter gets
+        # half as large with others. A strip of the picture tells which it is.
+        strip = pixels[: max(1, len(pixels) // 16)]
+        quick, small = (len(cv2.imencode(".png", strip, each)[1]) for each in ((), SMALL_PNG))
+        options = SMALL_PNG if quick > 1.15 * small else ()
+    return cv2.imencode(extension, pixels, options)[1].tobytes()
 
 
 def _fit_sprites(batch):
-    """Shrink a (N, H, W, 3) batch to fit the largest sprite sheet; return also its columns."""
-    count, height, width, _ = batch.shape
+    """Shrink a (N, H, W, C) batch to fit the largest sprite sheet; return also its columns."""
+    count, height, width, channels = batch.shape
     columns = math.isqrt(count - 1) + 1
     room, longer = SPRITE_SIDE // columns, max(height, width)
     if longer > room:
         size = max(1, width * room // longer), max(1, height * room // longer)
         batch = np.stack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in batch])
+        batch = batch.reshape(*batch.shape[:3], channels)  # which OpenCV drops if it is 1
     return batch, columns
 
 

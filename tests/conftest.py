@@ -4,6 +4,7 @@ import functools
 import http.server
 import importlib
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -224,7 +225,10 @@ def write_rec(path, contents, labels, index=False):
     else:
         records = mx.recordio.MXRecordIO(str(path), "w")
     for number, (content, label) in enumerate(zip(contents, labels)):
-        record = mx.recordio.pack(mx.recordio.IRHeader(0, label, number, 0), content)
+        if isinstance(label, np.ndarray):  # which MXNet cannot pack with NumPy 2
+            record = struct.pack("IfQQ", len(label), 0, number, 0) + label.tobytes() + content
+        else:
+            record = mx.recordio.pack(mx.recordio.IRHeader(0, label, number, 0), content)
         records.write_idx(number, record) if index else records.write(record)
     records.close()
     return path

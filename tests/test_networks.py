@@ -4,6 +4,7 @@ import sys
 
 from common.cli import ScriptError
 from common.networks import (
+    choose_code_layer,
     choose_dtype,
     code_layers,
     encode,
@@ -14,6 +15,7 @@ from common.networks import (
     mean_cosine,
     quantize,
     read_resnet_152,
+    warn_if_dead,
 )
 from common.synthetic import CLASSES, draw_class, draw_weights
 
@@ -39,7 +41,7 @@ def batches_of(images, size=16):
     return [(images[i : i + size], None) for i in range(0, len(images), size)]
 
 
-def small_network(loud=False, end=lambda codes: codes):
+def small_network(loud=False):
     """Make a small network; a loud one has a channel that drowns the others, and no say."""
     pixels = mx.sym.Variable("data") / 255
     maps = mx.sym.Convolution(pixels, kernel=(3, 3), num_filter=8, name="conv0")
@@ -55,7 +57,7 @@ def small_network(loud=False, end=lambda codes: codes):
         arrays["conv0_weight"][0] = 1000 * abs(arrays["conv0_weight"][0])
         arrays["fc1_weight"][:, : shapes["fc1_weight"][1] // 8] = 0
     params = {name: mx.nd.array(array) for name, array in arrays.items()}
-    net, size = make_network(end(symbol), params, SHAPE, CPU, "made up")
+    net, size = make_network(symbol, params, SHAPE, CPU, "made up")
     assert size == 10
     return net
 
@@ -105,23 +107,100 @@ def test_inception_bn_is_told_that_its_weights_are_no_longer_published(tmp_path)
 
 
 def test_code_layers_are_those_that_give_a_vector_a_picture(place):
-    symbol, _, _ = load_checkpoint(str(place / "good" / "tiny"))
+    symbol, params, _ = load_checkpoint(str(place / "good" / "tiny"))
     vectors = ["flatten0_output", "pool1_output", "all_output", "concat0_output", "fc1_output"]
-    assert code_layers(symbol, (3, 32, 48)) == vectors
+    assert code_layers(symbol, params, (3, 32, 48)) == vectors
     # A row that is not a picture's, of weights or of numbers that were turned, is none.
     data, weight = mx.sym.Variable("data"), mx.sym.Variable("fc1_weight", shape=(5, 3))
     weight = mx.sym.L2Normalization(weight, name="normal")
     means = mx.sym.Pooling(data, kernel=(1, 1), global_pool=True, pool_type="avg", name="mean")
     codes = mx.sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
     turned = mx.sym.transpose(codes, name="turned")
-    assert code_layers(turned, (3, 8, 8)) == ["mean_output", "fc1_output"]
+    assert code_layers(turned, {}, (3, 8, 8)) == ["mean_output", "fc1_output"]
 
 
-@pytest.mark.parametrize("shape", [(3, 64, 48), (3, 4, 48)])
-def test_shape_that_a_network_cannot_take_is_an_error_that_names_it(shape, place):
-    symbol, params, path = load_checkpoint(str(place / "good" / "tiny"))
-    with pytest.raises(ScriptError, match=f"3,{shape[1]},48.*--image-shape|--image-shape 3,64"):
-        make_network(symbol.get_internals()["fc1_output"], params, shape, CPU, path)
+def dense(name="mine"):
+    return mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=5, name=name)
+
+
+ENDS = {
+    "nothing": (dense, "mine_output"),
+    "softmax with a label": (lambda: mx.sym.SoftmaxOutput(dense()), "mine_output"),
+    "softmax": (lambda: mx.sym.softmax(dense()), "mine_output"),
+    "log softmax of a softmax": (
+        lambda: mx.sym.log_softmax(mx.sym.softmax(dense())),
+        "mine_output",
+    ),
+    "flattened convolution": (
+        lambda: mx.sym.flatten(
+            mx.sym.Convolution(mx.sym.Variable("data"), kernel=(8, 8), num_filter=4), name="flat"
+        ),
+        "flat_output",
+    ),
+    "two outputs": (
+        lambda: mx.sym.Group([mx.sym.softmax(dense()), dense("other")]),
+        "mine_output",
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_code_is_by_default_the_first_output_before_a_softmax(end, capsys):
+    build, expected = ENDS[end]
+    assert choose_code_layer(build(), None, {}, (3, 8, 8)) == expected
+    assert ("several outputs: mine_output" in capsys.readouterr().err) == (end == "two outputs")
+
+
+def test_code_layer_that_is_not_there_is_answered_with_the_last_ten_that_would_do():
+    symbol = dense()
+    for number in range(15):
+        symbol = mx.sym.Activation(symbol, act_type="relu", name=f"relu{number}")
+    last = " ".join(f"relu{number}_output" for number in range(5, 15))
+    with pytest.raises(ScriptError, match=f"--code-layer: x .*the last that do: {last}$") as raised:
+        choose_code_layer(symbol, "x", {}, (3, 8, 8))
+    assert raised.value.status == 2
+
+
+def test_network_without_an_input_for_pictures_is_an_error():
+    symbol = mx.sym.FullyConnected(mx.sym.Variable("pixels"), num_hidden=5)
+    with pytest.raises(ScriptError, match="no input named data"):
+        choose_code_layer(symbol, None, {}, (3, 8, 8))
+
+
+def export(net, folder, side):
+    """Export a Gluon network, initialised at random, that was made for squares of a side."""
+    mx.random.seed(0)
+    net.initialize(mx.init.MSRAPrelu(slope=0))
+    net.hybridize()
+    net(mx.nd.zeros((1, 3, side, side)))
+    net.export(str(folder / "net"))
+    return load_checkpoint(str(folder / "net"))
+
+
+@pytest.mark.parametrize("side", [31, 33, 200])
+def test_shape_that_a_dense_layer_cannot_take_is_answered_with_the_one_that_it_takes(
+    side, tmp_path
+):
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Conv2D(3, 3), mx.gluon.nn.Dense(5))
+    symbol, params, path = export(net, tmp_path, side=32)
+    make_network(symbol, params, (3, 32, 32), CPU, path)
+    with pytest.raises(ScriptError, match=f"of 3,{side},{side}: give --image-shape 3,32,32$"):
+        make_network(symbol, params, (3, side, side), CPU, path)
+
+
+def test_shape_that_is_smaller_than_a_kernel_is_answered_with_the_smallest_that_is_not(tmp_path):
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Conv2D(3, 3), mx.gluon.nn.AvgPool2D(8), mx.gluon.nn.Flatten())
+    symbol, params, _ = export(net, tmp_path, side=12)
+    with pytest.raises(ScriptError, match="of 3,9,9: give --image-shape 3,10,10$"):
+        choose_code_layer(symbol, None, params, (3, 9, 9))
+
+
+def test_shape_that_no_square_can_replace_is_answered_all_the_same(place):
+    symbol, params, path = load_checkpoint(str(place / "good" / "tiny"))  # for 3,32,48
+    with pytest.raises(ScriptError, match="of 3,64,48: give another --image-shape$"):
+        make_network(symbol.get_internals()["fc1_output"], params, (3, 64, 48), CPU, path)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +208,7 @@ def test_shape_that_a_network_cannot_take_is_an_error_that_names_it(shape, place
     [
         ({"fc1_bias": None}, "fc1_bias is not in it"),
         ({"bn0_moving_var": None}, "bn0_moving_var is not in it"),
-        ({"fc1_weight": np.ones((7, 99))}, r"fc1_weight has the shape \(7, 99\)"),
+        ({"fc1_weight": np.ones((6, 100))}, r"fc1_weight has the shape \(6, 100\)"),
         ({"bn0_moving_mean": np.ones(5)}, "bn0_moving_mean has the shape"),
     ],
 )
@@ -265,33 +344,66 @@ def test_network_that_int8_ruins_is_noticed_and_done_in_float32(capsys, monkeypa
     assert float(printed) < 0.97 and "int8 is not good enough" in output.err
 
 
-def test_network_that_int8_ruins_is_used_all_the_same_if_asked_for_by_name():
+def test_network_that_int8_ruins_is_used_all_the_same_if_asked_for_by_name_and_it_says_so(capsys):
     images = pictures(128)
     _, dtype, cosine = choose_dtype(
         small_network(loud=True), "int8", batches_of(images), SHAPE, CPU
     )
     assert dtype == "int8" and cosine < 0.97
+    assert "int8 is not good enough for this network: --dtype float32" in capsys.readouterr().err
 
 
-def test_network_that_mxnet_cannot_compute_in_int8_is_done_in_float32_and_it_says_so(
-    capsys, monkeypatch
+@pytest.mark.parametrize("side", [40, 48, 64])
+def test_global_pooling_with_a_kernel_larger_than_the_map_works_in_int8_at_every_size(
+    side, tmp_path
 ):
-    monkeypatch.setattr("common.networks.HAS_VNNI", True)
+    maps = mx.sym.Convolution(mx.sym.Variable("data") / 255, kernel=(3, 3), num_filter=8, name="c")
+    pooled = mx.sym.Pooling(maps, kernel=(99, 99), global_pool=True, pool_type="avg")
+    symbol = mx.sym.FullyConnected(pooled, num_hidden=5, name="fc1")
+    rng = np.random.default_rng(0)
+    shapes = {"c_weight": (8, 3, 3, 3), "c_bias": (8,), "fc1_weight": (5, 8), "fc1_bias": (5,)}
+    arrays = {name: mx.nd.array(rng.normal(size=shape)) for name, shape in shapes.items()}
+    mx.model.save_checkpoint(str(tmp_path / "net"), 0, symbol, arrays, {})
+    symbol, params, path = load_checkpoint(str(tmp_path / "net"))
+    net, _ = make_network(symbol, params, (3, side, side), CPU, path)
+    images = rng.integers(256, size=(20, 3, side, side), dtype=np.uint8)
+    images //= np.arange(1, 21, dtype=np.uint8)[:, None, None, None]
+    _, dtype, cosine = choose_dtype(net, "int8", batches_of(images), (3, side, side), CPU)
+    assert dtype == "int8" and cosine > 0.9
 
-    def pool(size):
-        def build(codes):
-            row = mx.sym.reshape(codes, shape=(0, 0, 1, 1))
-            kernel = (size, size)
-            return mx.sym.Pooling(row, kernel=kernel, global_pool=True, pool_type="max")
 
-        return build
+def test_convolution_that_amx_corrupts_the_heap_with_runs_in_int8_where_amx_is_asked_for():
+    code = """
+import sys
+sys.path.insert(0, "tests")
+from test_networks import *
+maps = mx.sym.Variable("data")
+for number, kernel in enumerate(((1, 1), (1, 1))):
+    maps = mx.sym.Convolution(maps, kernel=kernel, num_filter=64, name=f"conv{number}")
+shapes = {"conv0_weight": (64, 3, 1, 1), "conv1_weight": (64, 64, 1, 1)}
+params = {name: mx.nd.random.normal(shape=shape) for name, shape in shapes.items()}
+params.update({f"conv{n}_bias": mx.nd.zeros(64) for n in range(2)})
+net, _ = make_network(maps, params, (3, 6, 6), CPU, "")
+images = np.random.default_rng(0).integers(256, size=(64, 3, 6, 6), dtype=np.uint8)
+net, dtype, _ = choose_dtype(net, "int8", batches_of(images), (3, 6, 6), CPU)
+for _ in range(20):
+    encode(net, images, CPU)
+print(dtype)
+"""
+    env = script_env(DNNL_MAX_CPU_ISA="AVX512_CORE_AMX")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env
+    )
+    assert result.returncode == 0 and result.stdout.endswith("int8\n"), result.stderr
+    assert "DNNL_MAX_CPU_ISA is ignored" in result.stderr
 
-    batches = batches_of(pictures(20))
-    net, dtype, _ = choose_dtype(small_network(end=pool(7)), "auto", batches, SHAPE, CPU)
-    assert dtype == "float32" and "no int8 for this network" in capsys.readouterr().err
-    with pytest.raises(ScriptError, match="in int8 .*--dtype float32"):
-        choose_dtype(small_network(end=pool(7)), "int8", batches, SHAPE, CPU)
-    assert np.isfinite(encode(net, pictures(3), CPU)).all()
+
+def test_network_that_makes_the_same_code_of_every_picture_is_said_to_be_dead(capsys):
+    warn_if_dead(np.ones((3, 5)))
+    assert "dead" in capsys.readouterr().err
+    warn_if_dead(np.eye(3))
+    warn_if_dead(np.ones((1, 5)))
+    assert capsys.readouterr().err == ""
 
 
 def test_int8_on_a_gpu_is_a_wrong_argument_and_auto_is_float32():
@@ -407,8 +519,9 @@ def save_convolutions(folder, **changes):
 def test_first_layer_is_the_first_convolution_with_3_channels_or_the_one_that_is_named(tmp_path):
     prefix, arrays = save_convolutions(tmp_path)
     for name, expected in ((None, "look"), ("again", "again")):
-        layer, source = load_first_layer(prefix, name, (1, 2, 3))
-        assert layer.name == expected and layer.mean_rgb == (1, 2, 3)
+        layer, source = load_first_layer(prefix, name, (1, 2, 3), None)
+        assert layer.name == expected
+        assert (layer.mean_rgb, layer.std_rgb) == ((1, 2, 3), (1, 1, 1))
         assert (layer.weight == arrays[f"{expected}_weight"]).asnumpy().all()
         assert expected in source and "net-0000.params" in source
     assert (layer.bias == arrays["again_bias"]).asnumpy().all()
@@ -418,7 +531,7 @@ def test_first_layer_is_the_first_convolution_with_3_channels_or_the_one_that_is
 def test_layer_that_will_not_do_is_refused_with_those_that_would(name, tmp_path):
     prefix, _ = save_convolutions(tmp_path)
     with pytest.raises(ScriptError, match=f"--layer: {name} .*: look again$") as raised:
-        load_first_layer(prefix, name, (0, 0, 0))
+        load_first_layer(prefix, name, None, None)
     assert raised.value.status == 2
 
 
@@ -433,7 +546,7 @@ def test_layer_that_will_not_do_is_refused_with_those_that_would(name, tmp_path)
 def test_first_layer_with_unfit_parameters_is_an_error(change, words, tmp_path):
     prefix, _ = save_convolutions(tmp_path, look_weight=change)
     with pytest.raises(ScriptError, match=f"net-0000.params .*{words}"):
-        load_first_layer(prefix, None, (0, 0, 0))
+        load_first_layer(prefix, None, None, None)
 
 
 def test_checkpoint_without_a_layer_for_pictures_is_an_error(tmp_path):
@@ -441,4 +554,4 @@ def test_checkpoint_without_a_layer_for_pictures_is_an_error(tmp_path):
     params = {"fc_weight": mx.nd.ones((2, 4)), "fc_bias": mx.nd.ones(2)}
     mx.model.save_checkpoint(str(tmp_path / "net"), 0, net, params, {})
     with pytest.raises(ScriptError, match="no convolution with 3 input channels"):
-        load_first_layer(str(tmp_path / "net"), None, (0, 0, 0))
+        load_first_layer(str(tmp_path / "net"), None, None, None)

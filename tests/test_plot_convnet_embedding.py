@@ -99,9 +99,17 @@ def test_pictures_that_are_all_of_different_classes_have_no_neighbour_figure(
     labels = np.arange(4, dtype=np.int32)
     save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, description)
     line = call(SCRIPT).out.splitlines()[0]
-    assert "%" not in line and "No two pictures are of one class" in line
+    assert line == "There is nothing to group: no two pictures are of one class."
     metadata = (tmp_path / "logs" / TAG / "metadata.tsv").read_text()
     assert metadata.splitlines() == ["one", "two or more", "three or four", "-"]
+
+
+def test_pictures_that_are_all_of_one_class_have_no_neighbour_figure(call, code_set, tmp_path):
+    codes, thumbnails, labels, description = code_set()
+    save_codes(tmp_path / "data", MODEL, codes, thumbnails, 0 * labels, description)
+    line = call(SCRIPT).out.splitlines()[0]
+    assert line == "There is nothing to group: all pictures are of one class."
+    assert read_text(read_log(tmp_path / "logs"), "codes_neighbours") == line
 
 
 def test_second_run_replaces_the_embedding_and_keeps_that_of_another_network(

@@ -115,11 +115,12 @@ def test_filter_and_map_that_are_all_the_same_are_black(photo, call, tmp_path):
     weight = np.zeros((3, 3, 1, 1), np.float32)
     weight[0] = weight[1, 0] = 1
     # The mean shifts each map as a whole, so that it is not to be seen.
-    mean = ("--mean-rgb", 10, 20.5, 30)
+    mean = ("--mean-rgb", 10, 20.5, 30, "--std-rgb", 1, 2, 4)
     call(SCRIPT, "--image", "photo.png", "--model", save_checkpoint(tmp_path, weight), *mean)
     shown = shown_in(tmp_path / "logs")
     assert_same_picture(shown["look_weight"], grid(stretch(weight), 3))
-    maps = convolve(photo.transpose(2, 0, 1), weight, 0, (10, 20.5, 30))
+    pixels = photo.transpose(2, 0, 1) / np.reshape([1, 2, 4], (3, 1, 1))
+    maps = convolve(pixels.astype(np.float32), weight, 0, (10, 20.5 / 2, 30 / 4))
     assert_same_picture(shown["look_output"], grid(stretch(maps), 3))
     assert not stretch(maps)[2].any()
 
@@ -150,7 +151,9 @@ def test_picture_that_is_a_folder_ends_in_one_line(tmp_path):
     assert_one_line_error(result, 1, "folder.png")
 
 
-@pytest.mark.parametrize("args", [("--layer", "conv0"), ("--mean-rgb", 1, 2, 3)])
+@pytest.mark.parametrize(
+    "args", [("--layer", "conv0"), ("--mean-rgb", 1, 2, 3), ("--std-rgb", 1, 2, 3)]
+)
 def test_arguments_about_a_checkpoint_need_one(args, call):
     with pytest.raises(ScriptError, match="--model") as raised:
         call(SCRIPT, *args)

@@ -94,6 +94,10 @@ def test_pinned_requirements_name_all_that_the_installed_packages_need():
             if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
                 needed = requirement.name.lower().replace("_", "-")
                 assert needed in pinned, f"{name} needs {needed}"
+                # What pip would refuse: MXNet's NumPy 1, where there is none any more.
+                fits = requirement.specifier.contains(metadata.version(needed), prereleases=True)
+                lifted = (name, needed) == ("mxnet", "numpy") and sys.version_info >= (3, 13)
+                assert fits or lifted, f"{name} needs {requirement}"
 
 
 def test_flags_of_the_page_show_every_point_of_a_long_series(tmp_path):

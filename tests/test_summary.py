@@ -7,6 +7,7 @@ import wave
 from fractions import Fraction
 
 from common import SummaryWriter
+from common.synthetic import CLASSES, draw_class
 
 import cv2
 import google_crc32c
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, decode, grid, read_log, read_text, script_env
 from google.protobuf import text_format
+from mxboard.summary import _make_image
 from mxboard.utils import _prepare_image
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.projector import projector_plugin
@@ -348,6 +350,17 @@ def test_picture_is_logged_exactly_up_to_16_mib_and_as_jpeg_beyond(height, magic
     inner = np.s_[8:-8, 8:-8]  # clear of the black border, which JPEG blurs
     first = pixels[2 : 2 + height, 2 : 2 + 293][inner].astype(int)
     assert abs(first - batch[0].transpose(1, 2, 0)[inner]).max() <= off_by
+
+
+def test_log_of_pictures_is_no_more_than_a_quarter_larger_than_mxboards(tmp_path):
+    photos = [draw_class(name, 1)[:64, :64].transpose(2, 0, 1) for name in CLASSES]
+    maps = [draw_class(name, 2).mean(axis=2, keepdims=True).transpose(2, 0, 1) for name in CLASSES]
+    for number, batch in enumerate((np.uint8(photos), np.uint8(maps))):
+        with SummaryWriter(str(tmp_path / str(number))) as sw:
+            sw.add_image("x", batch)
+        (event,) = read_log(tmp_path / str(number)).Images("x")
+        expected = len(_make_image(_prepare_image(batch)).encoded_image_string)
+        assert len(event.encoded_image_string) <= 1.25 * expected
 
 
 @pytest.mark.parametrize(("count", "columns"), [(256, 8), (257, 17), (1000, 32), (1024, 32)])
