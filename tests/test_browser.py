@@ -201,7 +201,7 @@ def test_filter_pictures_have_the_right_pixels(demo):
     layers, _ = load_first_layers(demo.data_dir, offline=True)
     picture, _ = load_picture(None, demo.data_dir, offline=True)
     expected = {"swan": picture.transpose(1, 2, 0)}
-    for name, weight, bias, mean_rgb in layers:
+    for name, weight, bias, mean_rgb, _ in layers:
         expected[f"{name}_weight"] = grid(stretch(weight.asnumpy()))
         bias = 0 if bias is None else bias.asnumpy()
         maps = convolve(picture, weight.asnumpy(), bias, mean_rgb)
