@@ -162,7 +162,7 @@ def run(main):
         # Python drops what a signal raises while MXNet calls back or an object is deleted.
         if unraisable.exc_type is KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
+        elif not stopped_by:  # or else it is about an object that the signal left half made
             show(unraisable)
 
     signal.signal(signal.SIGTERM, stop)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -179,6 +180,7 @@ def test_interrupt_during_the_imports_is_no_traceback(tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=script_env()
     )
     process.stdout.readline()
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, b"")
