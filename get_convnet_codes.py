@@ -22,7 +22,13 @@ from pathlib import Path
 
 from common import AVAILABLE_CORES, cli
 from common.codes import DEFAULT_MODEL, save_codes
-from common.datasets import load_pictures, name_labels, shrink, stack_readable
+from common.datasets import (
+    load_output_names,
+    load_pictures,
+    name_labels,
+    shrink,
+    stack_readable,
+)
 from common.files import make_folder
 from common.networks import (
     SAMPLE_COUNT,
@@ -61,7 +67,11 @@ def parse_args():
     parser.add_argument(
         "--code-layer", help="output of your checkpoint (default: the last before its softmax)"
     )
-    parser.add_argument("--classes", metavar="FILE", help="names of a .rec's classes, one a line")
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="classes of the network's outputs, or a .rec's, one a line",
+    )
     parser.add_argument(
         "--batch-size", type=positive, default=BATCH_SIZE, help="pictures at a time"
     )
@@ -79,25 +89,24 @@ def parse_args():
         )
     if args.images is not None and not os.path.exists(args.images):
         parser.error(f"argument --images: there is no {args.images}")
-    if args.classes and (not args.images or os.path.isdir(args.images)):
-        parser.error("--classes names the labels of a .rec: give one with --images")
     if min(args.batch_size, args.max_num_images) * np.prod(args.image_shape) >= 2**31:
         parser.error("argument --batch-size: a batch has more numbers than an array of MXNet holds")
     return args
 
 
 def load_network(args, ctx):
-    """Load the network up to its code layer, how many numbers a code has, and what it is."""
+    """Load the network up to its code layer; return also the size of a code, and what it is."""
     if args.model == DEFAULT_MODEL:
         return load_resnet_152(args.data_dir, args.image_shape, ctx, args.offline)
     symbol, params, path = load_checkpoint(args.model)
-    layer = choose_code_layer(symbol, args.code_layer, params, args.image_shape)
+    layer, is_output = choose_code_layer(symbol, args.code_layer, params, args.image_shape)
     code = symbol.get_internals()[layer]
     if args.mean_rgb or args.std_rgb:
         mean, std = args.mean_rgb or (0, 0, 0), args.std_rgb or (1, 1, 1)
         code = code(data=mx.sym.image.normalize(mx.sym.var("data"), tuple(mean), tuple(std)))
     net, code_size = make_network(code, params, args.image_shape, ctx, path)
-    return net, code_size, f"`{layer}` of `{path}`."
+    about = {"weights": f"`{layer}` of `{path}`.", "is_output": is_output, "trained": True}
+    return net, code_size, about
 
 
 def load_batches(pictures, indices, batch_size):
@@ -150,9 +159,10 @@ def main():
     args = parse_args()
     ctx = cli.context(args.ctx)
     make_folder(args.data_dir)
-    net, code_size, weights = load_network(args, ctx)
+    net, code_size, about = load_network(args, ctx)
+    output_names = load_output_names(args.classes, code_size, args.data_dir, args.offline)
     pictures = load_pictures(
-        args.images, args.classes, args.image_shape, code_size, args.data_dir, args.offline
+        args.images, output_names, args.image_shape, args.data_dir, args.offline
     )
     indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
     if len(indices) < args.max_num_images:
@@ -173,7 +183,8 @@ def main():
             description = {
                 "class_names": class_names,
                 "pictures": f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
-                "weights": weights,
+                "output_names": output_names,
+                **about,
                 "precision": dtype,
                 "cosine": cosine,
                 "seed": args.seed,

@@ -9,7 +9,7 @@ TensorBoard shows what they are worth:
 
 - Projector: `resnet_152_image_codes`, each picture at the place of its code. PCA spreads them along
   the three directions in which codes differ most; t-SNE puts pictures next to each other whose
-  codes are alike. Search for a class to see whether its pictures are together.
+  codes are alike. Search for a class by its `name`; colour by `correct` to see the mistakes.
 - Images: `imagenet_2304_images`, all the pictures.
 - Text: `codes_data`, which pictures and which network these are, and `codes_neighbours`, how often
   pictures with similar codes are of one class, which is also printed.
@@ -19,11 +19,10 @@ Codes of another network:
     python plot_convnet_embedding.py --model NAME
 """
 
-import re
 from pathlib import Path
 
 from common import SummaryWriter, cli
-from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision
+from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision, tabulate
 from common.files import make_folder
 
 NEIGHBOURS = 5  # a handful: in a set of 2,304, classes may have few pictures
@@ -39,7 +38,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def describe(codes, description):
+def describe(codes, description, verdict):
     """Say as Markdown what the codes are codes of."""
     precision = description["precision"]
     if description["cosine"] is not None:
@@ -51,6 +50,7 @@ def describe(codes, description):
         f"- Weights: {description['weights']}\n"
         f"- Precision: {precision}\n"
         f"- Seed: {description['seed']}\n"
+        f"- Predictions: {verdict or 'none, for the codes are not scores of known classes.'}\n"
     )
 
 
@@ -71,19 +71,18 @@ def main():
     args = parse_args()
     model = Path(args.model).name
     codes, thumbnails, labels, description = load_codes(args.data_dir, model)
-    # Without the id that a line of synset.txt begins with.
-    names = [re.sub(r"^n\d{8}\s+", "", name) for name in description["class_names"]]
+    table, verdict = tabulate(codes, labels, description)
     neighbours = describe_neighbours(codes, labels)
     tag = "resnet_152_image_codes" if model == DEFAULT_MODEL else f"{model}_image_codes"
     make_folder(args.logdir)
 
     with SummaryWriter(args.logdir, flush_secs=5) as sw:
-        sw.add_text("codes_data", describe(codes, description))
+        sw.add_text("codes_data", describe(codes, description, verdict))
         sw.add_text("codes_neighbours", neighbours)
         sw.add_image(f"imagenet_{len(codes)}_images", thumbnails)
-        sw.add_embedding(tag, codes, [names[label] for label in labels], thumbnails)
+        sw.add_embedding(tag, codes, table, thumbnails)
 
-    print(neighbours)
+    print(*filter(None, (verdict, neighbours)), sep="\n")
     print("A TensorBoard that is already running does not look for embeddings again: restart it")
     cli.tell_how_to_see(args.logdir)
 

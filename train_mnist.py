@@ -11,6 +11,8 @@ TensorBoard shows, while the network is still training:
 - Graphs: the network, three dense layers from the picture to ten scores.
 - Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
   peak at zero, and tails; one whose scale shrinks to nothing is of a layer that no longer learns.
+- Projector: `mnist_codes`, what the last but one layer makes of 2,000 test digits, and
+  `mnist_codes_untrained`, what it made of them before. Colour by `digit`, and start t-SNE.
 - Text: `mnist_data`, what the network was trained on.
 """
 
@@ -32,6 +34,10 @@ from tqdm import tqdm
 # Steps between two readings of the losses from the device: each reading waits for the device, and
 # a progress bar that moves many times a second is soon enough.
 READ_EVERY = 50
+
+# The projector labels points by the first column that is not all numbers.
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+CODES = 2000  # test digits whose codes are logged
 
 LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
 
@@ -79,6 +85,17 @@ def to_device(images, labels, ctx):
 def count_correct(logits, labels):
     """Count, on the device, the images of a batch, or of each, whose label scores highest."""
     return (logits.argmax(axis=-1) == labels).sum(axis=-1)
+
+
+def log_codes(tag, net, images, labels, sw):
+    """Log what the 64-unit layer makes of digits, and what the network takes them for."""
+    codes = net[1](net[0](images))
+    predicted = net[2](codes).argmax(axis=1).asnumpy()
+    rows = [
+        (WORDS[int(digit)], WORDS[int(guess)], "yes" if digit == guess else "no")
+        for digit, guess in zip(labels.asnumpy(), predicted)
+    ]
+    sw.add_embedding(tag, codes, [("digit", "predicted", "correct"), *rows], images)
 
 
 def train_epoch(net, trainer, images, labels, epoch, args, rng, sw):
@@ -147,6 +164,7 @@ def main():
         sw.add_text("mnist_data", source)
         net(images[:1])  # The first forward pass is what draws the graph.
         sw.add_graph(net)
+        log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
 
         for epoch in range(args.epochs):
             train_acc = train_epoch(net, trainer, images, labels, epoch, args, rng, sw)
@@ -159,6 +177,8 @@ def main():
             valid_acc = correct.asscalar() / len(test_images)
             print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
             sw.add_scalar("valid_acc", valid_acc, epoch)
+
+        log_codes("mnist_codes", net, test_images[:CODES], test_labels[:CODES], sw)
 
     print("finished training")
     cli.tell_how_to_see(args.logdir)

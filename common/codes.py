@@ -1,6 +1,7 @@
 """Codes on the disk, and how well they group."""
 
 import json
+import re
 from pathlib import Path
 
 import mxnet as mx
@@ -13,13 +14,15 @@ from .files import atomic_write, make_folder
 DEFAULT_MODEL = "imagenet1k-resnet-152"
 ARRAYS = ("convnet_codes", "resized_images", "labels")
 DESCRIPTION = {"class_names", "pictures", "weights", "precision", "cosine", "seed"}
+SYNSET_ID = re.compile(r"n\d{8}\b\s*")  # that a line of synset.txt begins with
 
 
 def save_codes(data_dir, name, codes, thumbnails, labels, description):
     """Write a set of codes, whole or not at all: three arrays, and a JSON file with their sha256.
 
     Codes are (N, D) float32, thumbnails (N, 3, 64, 64) uint8 RGB, labels (N,) int32 that count
-    `class_names`; the other keys of the description are in `DESCRIPTION`.
+    `class_names`; the other keys of the description are in `DESCRIPTION`, and those that
+    `tabulate` needs.
     """
     make_folder(data_dir)
     with atomic_write(_paths(data_dir, name)) as (*array_paths, json_path):
@@ -80,6 +83,45 @@ def load_codes(data_dir, name):
 def _paths(data_dir, name):
     arrays = [Path(data_dir, f"{name}_{kind}.ndarray") for kind in ARRAYS]
     return [*arrays, Path(data_dir, f"{name}_codes.json")]
+
+
+def tabulate(codes, labels, description):
+    """Return a row of labels a picture, the names of the columns first, and how many are right.
+
+    Where codes are the scores of a trained classifier whose `output_names` are known, the columns
+    are `name`, `predicted`, `confidence` (softmax) and `correct` (yes, no, or empty where the
+    network was not trained on the picture's class); otherwise `name` alone.
+    """
+    classes, outputs = description["class_names"], description.get("output_names") or []
+    names = [SYNSET_ID.sub("", classes[label]) for label in labels]
+    known = description.get("is_output") and description.get("trained")
+    if not known or len(outputs) != codes.shape[1]:
+        return [["name"], *([name] for name in names)], None
+
+    scores = codes - codes.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(scores).sum(axis=1)
+    predicted = codes.argmax(axis=1)
+    output_keys = [_class_key(output) for output in outputs]
+    learned, keys = set(output_keys), [_class_key(classes[label]) for label in labels]
+    correct = [
+        ("yes" if key == output_keys[guess] else "no") if key in learned else ""
+        for key, guess in zip(keys, predicted)
+    ]
+    guesses = [SYNSET_ID.sub("", outputs[guess]) for guess in predicted]
+    rows = zip(names, guesses, (f"{share:.4f}" for share in confidence), correct)
+    judged = len(correct) - correct.count("")
+    verdict = (
+        f"{correct.count('yes') / judged:.1%} of {judged:,} pictures are named right."
+        if judged
+        else "The network was not trained on any of the pictures' classes."
+    )
+    return [("name", "predicted", "confidence", "correct"), *rows], verdict
+
+
+def _class_key(name):
+    """Return what makes a class the same class elsewhere: its synset id, or else its name."""
+    synset_id = SYNSET_ID.match(name)
+    return synset_id[0].strip() if synset_id else name.strip()
 
 
 def neighbor_precision(codes, labels, k=5):

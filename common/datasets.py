@@ -1,6 +1,7 @@
 """MNIST, the picture, and sets of pictures: real ones, or synthetic where they cannot be had."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -224,20 +225,14 @@ class SyntheticPictures(Pictures):
         return "", draw_class(self.classes[label], [label, number]), label
 
 
-def load_pictures(images, class_file, image_shape, code_size, data_dir, offline=False):
+def load_pictures(images, output_names, image_shape, data_dir, offline=False):
     """Return the pictures to encode: the user's own, Imagenette's, or synthetic ones.
 
-    `images` is a RecordIO file, a folder with a subfolder a class, or None. `class_file` names the
-    classes of a RecordIO file, a line each; without one they are ImageNet's if a code has an entry
-    for each of those. Classes of a folder called like synsets get their names from synset.txt.
+    `images` is a RecordIO file, whose labels count the output names, a folder with a subfolder a
+    class, or None. Classes of a folder called like synsets get their names from synset.txt.
     """
     if images is not None and not os.path.isdir(images):
-        lines = []
-        if class_file is not None:
-            lines = Path(class_file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        elif code_size == IMAGENET_CLASSES:
-            lines = load_synsets(data_dir, offline)
-        return PictureRecords(images, lines, image_shape)
+        return PictureRecords(images, output_names, image_shape)
     if images is not None:
         pictures = PictureFolder(images, image_shape)
     else:
@@ -254,6 +249,14 @@ def load_pictures(images, class_file, image_shape, code_size, data_dir, offline=
     return pictures
 
 
+def load_output_names(class_file, code_size, data_dir, offline=False):
+    """Return the classes that the user names, a line each, or ImageNet's for 1,000 outputs."""
+    if class_file is not None:
+        return Path(class_file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return load_synsets(data_dir, offline) if code_size == IMAGENET_CLASSES else []
+
+
+@functools.lru_cache
 def load_synsets(data_dir, offline=False):
     """Return ImageNet's 1,000 classes, an id and names each, or none if they cannot be had."""
     try:

@@ -169,17 +169,18 @@ def _mend(symbol):
 
 
 def choose_code_layer(symbol, name, params, image_shape):
-    """Return the name of the layer whose output is the code: the last before a softmax, or `name`.
+    """Return the layer whose output is the code, and whether it is the network's own output.
 
-    It must give one vector a picture.
+    It is the last before a softmax, or the one of this name; it must give one vector a picture.
     """
     if "data" not in symbol.list_arguments():
         raise ScriptError("the network has no input named data, which takes the pictures")
+    output = symbol[0]
+    while json.loads(output.tojson())["nodes"][-1]["op"] in SOFTMAX:
+        output = output.get_children()[0]
+    last = output.list_outputs()[0]
     if name is None:
-        output = symbol[0]
-        while json.loads(output.tojson())["nodes"][-1]["op"] in SOFTMAX:
-            output = output.get_children()[0]
-        name = output.list_outputs()[0]
+        name = last
         if len(symbol.list_outputs()) > 1:
             warn(f"the network has several outputs: {name} is taken; --code-layer picks another")
     vectors = code_layers(symbol, params, image_shape)
@@ -189,7 +190,7 @@ def choose_code_layer(symbol, name, params, image_shape):
             f"the last that do: {' '.join(vectors[-10:])}",
             status=2,
         )
-    return name
+    return name, name == last
 
 
 def code_layers(symbol, params, image_shape):
@@ -277,7 +278,7 @@ def make_network(symbol, params, image_shape, ctx, source):
 
 
 def load_resnet_152(data_dir, image_shape, ctx, offline=False):
-    """Return Gluon's ResNet-152 v2, its code size, and whose weights it has, as Markdown.
+    """Return Gluon's ResNet-152 v2, its code size, and what is known of it, as `save_codes` has it.
 
     It is trained on ImageNet, or has random weights where the trained ones cannot be had. It takes
     RGB of 0 to 255; its code is what its last dense layer says of ImageNet's 1,000 classes.
@@ -295,11 +296,13 @@ def load_resnet_152(data_dir, image_shape, ctx, offline=False):
         )
         draw_weights(gluon_net)
         params = {name: each.data() for name, each in gluon_net.collect_params().items()}
-        source = f"**Not trained:** a ResNet-152 with random weights ({reason})."
+        source, trained = f"**Not trained:** a ResNet-152 with random weights ({reason}).", False
     else:
         params = read_resnet_152(path, symbol)
         source = f"ResNet-152 (Gluon's `resnet152_v2`), trained on ImageNet, from `{path}`."
-    return (*make_network(symbol, params, image_shape, ctx, source), source)
+        trained = True
+    net, code_size = make_network(symbol, params, image_shape, ctx, source)
+    return net, code_size, {"weights": source, "is_output": True, "trained": trained}
 
 
 def read_resnet_152(path, symbol):

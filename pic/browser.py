@@ -157,3 +157,9 @@ def open_projector(page, url):
     """
     show(page, url, "projector")
     return page.frame_locator("iframe").frame_locator("iframe")
+
+
+def colour_by(projector, column):
+    """Choose a column of labels to colour the points by."""
+    projector.locator("#colorby").click()
+    projector.locator("#colorby paper-item", has_text=column).first.click()

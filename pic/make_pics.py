@@ -34,6 +34,7 @@ from playwright.sync_api import expect  # noqa: E402
 
 from pic.browser import (  # noqa: E402
     CHROMIUMS,
+    colour_by,
     find_chromium,
     open_page,
     open_projector,
@@ -43,6 +44,7 @@ from pic.browser import (  # noqa: E402
 
 PATIENCE = 300  # seconds, for what takes TensorBoard longest: 500 iterations of t-SNE
 GAP = 24  # pixels between pictures that stand side by side
+MISTAKE = "sombrero"  # which MobileNet V2 takes for a cowboy hat
 LINE_COLOUR = (66, 80, 102)
 MANY_COLOURS = 5000  # more than a cloud has whose pictures are not there yet
 TURN_FRAMES = 28
@@ -154,6 +156,21 @@ def mnist_loss_train_valid_curves(page, url):
     return [grid([shoot(card) for card in cards.all()], 3)]
 
 
+def mnist_codes(page, url):
+    """Show what t-SNE makes of the codes of digits, coloured by digit."""
+    page.set_viewport_size({"width": 1500, "height": 1000})
+    projector = open_projector(page, url)
+    expect(projector.locator(".numDataPoints")).to_have_text("2000")
+    colour_by(projector, "digit")
+    projector.locator("#tsne-tab").click()
+    iterate(projector, page, 1)
+    projector.locator("#tsne-toggle").click()
+    iterate(projector, page, 600)
+    projector.locator(".run-tsne").click()
+    page.wait_for_timeout(500)
+    return [shoot(page, clip={"x": 0, "y": 64, "width": 1180, "height": 936})]
+
+
 def filters(layer):
     """Return what shows the picture, the filters of a layer, and what they make of the picture."""
 
@@ -221,6 +238,17 @@ def embedding_motion(page, url):
         frames.append(shoot(cloud))
     page.mouse.up()
     return frames
+
+
+def imagenet_mistake(page, url):
+    """Show which pictures are named wrong, and one of them with its neighbours."""
+    projector, _ = open_codes(page, url, 1400, 900)
+    colour_by(projector, "correct")
+    projector.locator("#search-box input").fill(MISTAKE)  # The only match is selected.
+    projector.get_by_text("show images").click()
+    expect(projector.get_by_text("Nearest points in the original space")).to_be_visible()
+    page.wait_for_timeout(1500)  # It glides there.
+    return [shoot(page, clip={"x": 0, "y": 64, "width": 1400, "height": 836})]
 
 
 def iterate(projector, page, goal):
@@ -346,6 +374,7 @@ PICTURES = {
     "mnist_graph.png": (log_mnist, mnist_graph, 2),
     "mnist_params_histograms.png": (log_mnist, mnist_params_histograms, 2),
     "mnist_loss_train_valid_curves.png": (log_mnist, mnist_loss_train_valid_curves, 2),
+    "mnist_codes.png": (log_mnist, mnist_codes, 1),
     "inception_bn_conv_1_weight_output.png": (log_filters, filters("inception_bn_conv_1"), 2),
     "resnet_152_conv0_weight_output.png": (log_filters, filters("resnet_152_conv0"), 2),
     "vgg16_conv1_1_weight_output.png": (log_filters, filters("vgg16_conv1_1"), 2),
@@ -353,6 +382,7 @@ PICTURES = {
     "imagenet_embedding.png": (log_codes, imagenet_embedding, 1),
     "embedding_motion.gif": (log_codes, embedding_motion, 1),
     "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 1),
+    "imagenet_mistake.png": (log_codes, imagenet_mistake, 1),
     "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1),
 }
 

@@ -20,7 +20,15 @@ import pytest
 from conftest import assert_same_picture, convolve, grid, run_main, stretch
 from playwright.sync_api import Page, expect
 
-from pic.browser import CHROMIUMS, find_chromium, open_page, open_projector, serve, show
+from pic.browser import (
+    CHROMIUMS,
+    colour_by,
+    find_chromium,
+    open_page,
+    open_projector,
+    serve,
+    show,
+)
 
 EPOCHS, SEED = 3, 42
 LAYERS = [f"hybridsequential0_dense{n}" for n in range(3)]
@@ -41,6 +49,7 @@ class Demo(NamedTuple):
     data_dir: Path
     printed: str
     url: str
+    codes_url: str
     page: Page
 
 
@@ -83,8 +92,8 @@ def demo(chromium, tmp_path_factory):
     encoding = ["--offline", "--image-shape", "3,64,64", "--dtype", "float32"]
     run_main("get_convnet_codes.py", *encoding, *pictures)
     run_main("plot_convnet_embedding.py", *options, logdir / "codes")
-    with serve(logdir) as url, open_page(chromium) as page:
-        yield Demo(data_dir, printed.getvalue(), url, page)
+    with serve(logdir) as url, serve(logdir / "codes") as codes_url, open_page(chromium) as page:
+        yield Demo(data_dir, printed.getvalue(), url, codes_url, page)
 
 
 def pixels(image):
@@ -220,7 +229,7 @@ def test_filter_pictures_have_the_right_pixels(demo):
 @pytest.fixture
 def projector(demo):
     """Open the projector afresh: the frame it is in."""
-    frame = open_projector(demo.page, demo.url)
+    frame = open_projector(demo.page, demo.codes_url)
     expect(frame.locator(".numDataPoints")).to_have_text(str(PICTURES))
     return frame
 
@@ -307,3 +316,17 @@ def test_projector_offers_the_columns_of_a_table_of_labels(own, demo):
 
     assert offered("labelby") == ["name", "class", "digit", "score"]
     assert offered("colorby")[2:] == ["class 3 colors", "digit 10 colors", "score gradient"]
+    colour_by(projector, "class")
+    legend = projector.locator("vz-projector-legend .item .label")
+    expect(legend).to_have_text(["a", "b", "c"])
+
+
+def test_projector_of_a_training_has_its_digits_before_and_after(demo):
+    with serve(demo.data_dir.parent / "logs" / "mnist") as url:
+        projector = open_projector(demo.page, url)
+        expect(projector.locator(".numDataPoints")).to_have_text("2000")
+        tensors = projector.locator("vz-projector-data-panel paper-dropdown-menu").first
+        names = [text.split()[0] for text in tensors.locator("paper-item").all_text_contents()]
+        assert sorted(names) == ["mnist_codes", "mnist_codes_untrained"]
+        colour_by(projector, "digit")
+        expect(projector.locator("vz-projector-legend .item")).to_have_count(10)

@@ -1,7 +1,7 @@
 import json
 
 from common.cli import ScriptError
-from common.codes import load_codes, neighbor_precision, save_codes
+from common.codes import load_codes, neighbor_precision, save_codes, tabulate
 
 import mxnet as mx
 import numpy as np
@@ -134,3 +134,62 @@ def test_neighbor_precision_of_fewer_pictures_than_neighbours_uses_them_all():
 @pytest.mark.parametrize("labels", [[4], [0, 1, 2]])
 def test_there_is_no_neighbor_precision_where_every_picture_is_alone_in_its_class(labels):
     assert neighbor_precision(np.ones((len(labels), 3)), np.array(labels)) is None
+
+
+OUTPUTS = ["n02102040 English springer", "n03028079 church", "n01440764 tench"]
+
+
+def scored(**changes):
+    """Make scores of four pictures, and what is known of them."""
+    codes = np.float32([[3, 1, 1], [0, 0, 5], [0, 9, 9.5], [-900, 0, -900]])
+    description = {
+        "class_names": ["n01440764 tench", "n02102040", "n99999999 unicorn"],
+        "is_output": True,
+        "trained": True,
+        "output_names": OUTPUTS,
+        **changes,
+    }
+    return codes, np.array([1, 0, 1, 2]), description
+
+
+def test_scores_of_known_classes_name_what_the_network_said_how_sure_it_was_and_its_mistakes():
+    table, verdict = tabulate(*scored())
+    # The softmax of each, by hand: e^3 / (e^3 + 2e), e^5 / (e^5 + 2), 1 / (1 + e^-0.5 + e^-9.5), 1.
+    assert [list(row) for row in table] == [
+        ["name", "predicted", "confidence", "correct"],
+        ["", "English springer", "0.7870", "yes"],
+        ["tench", "tench", "0.9867", "yes"],
+        ["", "tench", "0.6224", "no"],
+        ["unicorn", "church", "1.0000", ""],
+    ]
+    assert verdict == "66.7% of 3 pictures are named right."
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"is_output": False}, {"trained": False}, {"output_names": OUTPUTS[:2]}),
+        *({"output_names": []}, {"output_names": None}),
+    ],
+)
+def test_codes_that_are_no_scores_of_known_classes_have_names_alone(changes):
+    codes, labels, description = scored(**changes)
+    names = [["name"], [""], ["tench"], [""], ["unicorn"]]
+    assert tabulate(codes, labels, description) == (names, None)
+    older = {"class_names": description["class_names"]}
+    assert tabulate(codes, labels, older) == (names, None)
+
+
+def test_classes_that_the_user_names_are_matched_by_their_names():
+    codes, labels, description = scored(
+        class_names=["cat ", "dog", "dog"], output_names=["dog", "bird", "cat"]
+    )
+    table, verdict = tabulate(codes, labels, description)
+    assert [row[3] for row in table[1:]] == ["yes", "yes", "no", "no"]
+    assert verdict == "50.0% of 4 pictures are named right."
+
+
+def test_pictures_of_classes_that_the_network_was_not_trained_on_are_not_judged():
+    table, verdict = tabulate(*scored(class_names=["x", "y", "z"]))
+    assert {row[3] for row in table[1:]} == {""}
+    assert verdict == "The network was not trained on any of the pictures' classes."

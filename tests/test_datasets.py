@@ -13,6 +13,7 @@ from common.datasets import (
     PictureRecords,
     SyntheticPictures,
     crop,
+    load_output_names,
     load_picture,
     load_pictures,
     name_labels,
@@ -273,7 +274,7 @@ def archive(tmp_path, monkeypatch):
 
 
 def test_validation_pictures_of_imagenette_are_unpacked_once(archive, capsys):
-    pictures = load_pictures(None, None, SHAPE, 1000, archive, offline=True)
+    pictures = load_pictures(None, [], SHAPE, archive, offline=True)
     assert pictures.classes == ["n02102040", "n03028079"] and len(pictures) == 4
     assert (pictures[2][0] == crop(paint(6)[1], 32, 48)).all()
     assert "synset.txt" in capsys.readouterr().err
@@ -282,7 +283,7 @@ def test_validation_pictures_of_imagenette_are_unpacked_once(archive, capsys):
         "imagenette2-320.tgz",
     ]
     (archive / "imagenette2-320.tgz").unlink()
-    assert len(load_pictures(None, None, SHAPE, 1000, archive, offline=True)) == 4
+    assert len(load_pictures(None, [], SHAPE, archive, offline=True)) == 4
 
 
 def test_unpacking_that_is_killed_halfway_is_not_taken_for_whole(archive, tmp_path):
@@ -315,7 +316,7 @@ SYNSETS = ["mine", "n02102040", "n03028079"]
 def test_folders_named_like_synsets_take_their_names_from_synset_txt(real, tmp_path):
     folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
     (tmp_path / "synset.txt").write_bytes((real / "synset.txt").read_bytes())
-    assert load_pictures(folder, None, SHAPE, 7, tmp_path, offline=True).classes == [
+    assert load_pictures(folder, [], SHAPE, tmp_path, offline=True).classes == [
         "mine",
         "n02102040 English springer, English springer spaniel",
         "n03028079 church, church building",
@@ -324,17 +325,18 @@ def test_folders_named_like_synsets_take_their_names_from_synset_txt(real, tmp_p
 
 def test_folders_named_like_synsets_keep_their_ids_without_synset_txt(tmp_path, capsys):
     folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
-    pictures = load_pictures(folder, None, SHAPE, 7, tmp_path / "data", offline=True)
+    pictures = load_pictures(folder, [], SHAPE, tmp_path / "data", offline=True)
     assert pictures.classes == SYNSETS
     (line,) = capsys.readouterr().err.splitlines()
     assert "synset.txt" in line and "ids" in line
 
 
-def test_classes_of_a_rec_are_imagenets_only_if_a_code_has_an_entry_for_each(real, tmp_path):
-    rec = write_rec(tmp_path / "x.rec", [encode(paint(1)[0])], [0])
+def test_outputs_are_imagenets_classes_only_if_there_are_a_thousand(real, tmp_path):
     (tmp_path / "synset.txt").write_bytes((real / "synset.txt").read_bytes())
-    assert load_pictures(str(rec), None, SHAPE, 1000, tmp_path).classes[0].startswith("n01440764")
-    assert load_pictures(str(rec), None, SHAPE, 999, tmp_path).classes == []
+    assert load_output_names(None, 1000, tmp_path)[0] == "n01440764 tench, Tinca tinca"
+    assert load_output_names(None, 999, tmp_path) == []
+    (tmp_path / "mine.txt").write_text("\ufeffant\nbee\n", "utf-8")
+    assert load_output_names(tmp_path / "mine.txt", 1000, tmp_path) == ["ant", "bee"]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,18 @@ def test_classes_of_a_rec_are_named_by_a_file(collect, place, tiny):
     assert len(assert_belong(found, pixels, tiny.codes(pixels), names)) == 4
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_output"), [("", True), ("--code-layer concat0_output", False)]
+)
+def test_set_says_whether_codes_are_scores_of_which_classes(arguments, is_output, collect, place):
+    (place / "names.txt").write_text("\n".join("abcdefg"))
+    found, _ = collect("--classes", "names.txt", *shlex.split(arguments))
+    description = found[3]
+    assert description["output_names"] == list("abcdefg") and description["trained"]
+    assert description["is_output"] == is_output
+    assert description["class_names"] == ["bird", "cat", "dog"]
+
+
 def test_unreadable_pictures_are_counted_and_named_and_move_no_code(collect, assert_pets, place):
     for name in ("bird/a.png", "dog/b.png", "dog/zz.png"):
         (place / "pets" / name).write_bytes(b"no picture")
@@ -195,7 +207,6 @@ VECTORS = "the last that do: flatten0_output pool1_output all_output concat0_out
         ("--images nowhere", 2, "--images: there is no nowhere"),
         ("--images empty", 1, "empty has no pictures"),
         ("--images junk", 1, "no picture of junk can be read"),
-        ("--classes names.txt", 2, "--classes .*rec"),
         ("--images good.rec --classes no.txt", 1, "no.txt"),
         ("--ctx gpu", 1, "no GPU"),
         ("--model endless/tiny", 1, "NaN or infinite"),
@@ -318,14 +329,15 @@ def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_s
     args = ("--offline", "--max-num-images", 16, "--image-shape", "3,64,64", "--dtype", "float32")
     result = run_script(SCRIPT, *args, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    weights_line, pictures_line = result.stderr.splitlines()
+    weights_line, synset_line, pictures_line = result.stderr.splitlines()
+    assert "synset.txt" in synset_line
     for word in ("resnet152-v2-7.onnx", "--offline", "random weights", "colour and texture"):
         assert word in weights_line
     for word in ("imagenette2-320.tgz", "--offline", "synthetic pictures"):
         assert word in pictures_line
     codes, _, labels, description = load_codes(tmp_path / "data", DEFAULT_MODEL)
     assert codes.shape == (16, 1000) and np.ptp(codes, axis=0).min() > 0
-    assert description["class_names"] == list(CLASSES)
+    assert description["class_names"] == list(CLASSES) and not description["trained"]
     assert "16 of 2,304" in description["pictures"]
     command = result.stdout.splitlines()[-1].split("python ")[-1]
     monkeypatch.chdir(tmp_path)

@@ -147,7 +147,7 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS)
 def test_code_is_by_default_the_first_output_before_a_softmax(end, capsys):
     build, expected = ENDS[end]
-    assert choose_code_layer(build(), None, {}, (3, 8, 8)) == expected
+    assert choose_code_layer(build(), None, {}, (3, 8, 8)) == (expected, True)
     assert ("several outputs: mine_output" in capsys.readouterr().err) == (end == "two outputs")
 
 
@@ -156,6 +156,7 @@ def test_code_layer_that_is_not_there_is_answered_with_the_last_ten_that_would_d
     for number in range(15):
         symbol = mx.sym.Activation(symbol, act_type="relu", name=f"relu{number}")
     last = " ".join(f"relu{number}_output" for number in range(5, 15))
+    assert choose_code_layer(symbol, "mine_output", {}, (3, 8, 8)) == ("mine_output", False)
     with pytest.raises(ScriptError, match=f"--code-layer: x .*the last that do: {last}$") as raised:
         choose_code_layer(symbol, "x", {}, (3, 8, 8))
     assert raised.value.status == 2
@@ -457,9 +458,10 @@ def test_resnet_152_read_from_onnx_gives_what_gluons_network_gives(
         [0.229, 0.224, 0.225], (3, 1, 1)
     )
     expected = resnet(mx.nd.array(normal)).asnumpy()
-    net, size, source = load_resnet_152(tmp_path, (3, 96, 96), CPU)
+    net, size, about = load_resnet_152(tmp_path, (3, 96, 96), CPU)
     codes = encode(net, images, CPU)
-    assert codes.shape == (2, size) == (2, 1000) and "trained on ImageNet" in source
+    assert codes.shape == (2, size) == (2, 1000)
+    assert "trained on ImageNet" in about["weights"] and about["trained"] and about["is_output"]
     assert abs(codes - expected).max() < 1e-4 * abs(expected).max()
     assert abs(expected[0] - expected[1]).max() > 0.1 * abs(expected).max()
 

@@ -74,6 +74,25 @@ def test_log_says_which_pictures_weights_and_precision_the_codes_came_from(logge
     assert "Precision: float32\n" in text and "Seed: 0" in text
 
 
+def test_what_the_network_said_of_each_picture_is_logged_and_how_often_it_was_right(
+    call, code_set, tmp_path
+):
+    codes, thumbnails, labels, description = code_set(
+        output_names=[f"class {n}" for n in range(20)]
+    )
+    names = {"class_names": ["class 3", "class 7", "other"], "is_output": True, "trained": True}
+    save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, {**description, **names})
+    line = call(SCRIPT).out.splitlines()[0]
+    right = codes.argmax(axis=1) == np.array([3, 7, -1])[labels]
+    share = f"{right.sum() / (labels < 2).sum():.1%}"
+    assert line == f"{share} of {(labels < 2).sum()} pictures are named right."
+    assert line in read_text(read_log(tmp_path / "logs"), "codes_data")
+    header, *rows = (tmp_path / "logs" / TAG / "metadata.tsv").read_text().splitlines()
+    assert header.split("\t") == ["name", "predicted", "confidence", "correct"]
+    assert [row.split("\t")[1] for row in rows] == [f"class {n}" for n in codes.argmax(axis=1)]
+    assert [row.endswith("yes") for row in rows] == right.tolist()
+
+
 def test_log_says_what_int8_cost(call, code_set, tmp_path):
     save_codes(tmp_path / "data", MODEL, *code_set(precision="int8", cosine=0.98765))
     call(SCRIPT)
@@ -84,6 +103,7 @@ def test_log_says_what_int8_cost(call, code_set, tmp_path):
 def test_neighbour_figure_is_printed_and_logged_and_then_what_to_do(logged):
     (codes, _, labels, _), printed, log = logged
     share, chance = neighbor_precision(codes, labels)
+    assert "Predictions: none" in read_text(log, "codes_data")
     line, restart, see, _ = printed.out.splitlines()
     assert f"{share:.1%}" in line and f"{chance:.1%}" in line
     assert share > 0.9 > 0.5 > chance

@@ -13,6 +13,7 @@ from common import SummaryWriter
 from common.cli import ScriptError
 from common.datasets import load_mnist
 
+import cv2
 import numpy as np
 import pytest
 from conftest import (
@@ -147,10 +148,30 @@ def test_graph_leads_through_three_dense_layers_and_is_logged_before_the_first_s
         "data",
         *(prefix + layer for layer in layers),
     ]
-    (file,) = run.logdir.iterdir()
+    (file,) = run.logdir.glob("events*")
     content = file.read_bytes()
     name = b"hybridsequential0_dense2_fwd/hybridsequential0_dense2_weight"
     assert content.count(name) == content.count(name, 0, content.index(b"cross_entropy")) > 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "low", "high"), [("mnist_codes_untrained", 0, 0.3), ("mnist_codes", 0.96, 1)]
+)
+def test_projector_has_the_codes_of_test_digits_before_and_after(tag, low, high, run, tmp_path):
+    _, (images, labels), _ = load_mnist(tmp_path, offline=True)
+    folder = run.logdir / tag
+    vectors = np.fromfile(folder / "tensors.bytes", "<f4").reshape(2000, 64)
+    assert (vectors >= 0).all() and vectors.std(axis=0).max() > 0.1  # after a ReLU
+    header, *rows = (folder / "metadata.tsv").read_text().splitlines()
+    assert header == "digit\tpredicted\tcorrect"
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    rows = [row.split("\t") for row in rows]
+    assert [row[0] for row in rows] == [words[label] for label in labels[:2000]]
+    assert all((row[0] == row[1]) == (row[2] == "yes") for row in rows)
+    assert low <= np.mean([row[2] == "yes" for row in rows]) <= high
+    sheet = cv2.imread(str(folder / "sprite.jpg"), cv2.IMREAD_GRAYSCALE)
+    sprites = sheet.reshape(45, 28, 45, 28).swapaxes(1, 2).reshape(-1, 28, 28)
+    assert abs(sprites[:2000] - images[:2000].astype(int)).mean() < 8
 
 
 def test_log_and_terminal_say_that_digits_are_synthetic(run):
@@ -170,17 +191,17 @@ def test_output_ends_with_what_to_do_next(run):
 def test_seed_decides_the_curves_and_a_second_run_keeps_the_first_file(call, tmp_path):
     def curve(*args):
         said.append(call(SCRIPT, *SMALL, *args).err)
-        newest = max((tmp_path / "logs").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        newest = max((tmp_path / "logs").glob("events*"), key=lambda file: file.stat().st_mtime_ns)
         log = read_log(newest)
         return [log.Scalars(tag)[0].value for tag in ("cross_entropy", "train_acc", "valid_acc")]
 
     said = []
     first = curve()
-    (file,) = (tmp_path / "logs").iterdir()
+    (file,) = (tmp_path / "logs").glob("events*")
     before = file.read_bytes(), file.stat().st_mtime_ns
     assert curve() == first != curve("--seed", 43)
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
-    assert len(list((tmp_path / "logs").iterdir())) == 3
+    assert len(list((tmp_path / "logs").glob("events*"))) == 3
     assert not (tmp_path / "data").exists()
     holds = ["./logs holds a training already" in each for each in said]
     assert holds == [False, True, True]
@@ -275,6 +296,7 @@ def test_loss_that_is_nan_stops_training_and_says_so(call, tmp_path):
     assert np.isfinite(losses[:-1]).all() and not np.isfinite(losses[-1])
 
 
+@pytest.mark.parametrize("small_disk", ["1200k"], indirect=True)
 def test_full_disk_ends_in_one_line_and_leaves_the_log_readable(small_disk):
     result = run_script(SCRIPT, "--offline", "--logdir", small_disk / "run", timeout=120)
     assert_one_line_error(result, 1, "No space left on device", str(small_disk), "free some space")
