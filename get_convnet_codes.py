@@ -22,13 +22,7 @@ from pathlib import Path
 
 from common import AVAILABLE_CORES, cli
 from common.codes import DEFAULT_MODEL, save_codes
-from common.datasets import (
-    load_output_names,
-    load_pictures,
-    name_labels,
-    shrink,
-    stack_readable,
-)
+from common.datasets import load_output_names, load_pictures, name_labels, shrink, stack_readable
 from common.files import make_folder
 from common.networks import (
     SAMPLE_COUNT,
@@ -67,11 +61,7 @@ def parse_args():
     parser.add_argument(
         "--code-layer", help="output of your checkpoint (default: the last before its softmax)"
     )
-    parser.add_argument(
-        "--classes",
-        metavar="FILE",
-        help="classes of the network's outputs, or a .rec's, one a line",
-    )
+    parser.add_argument("--classes", metavar="FILE", help="names of the outputs, one a line")
     parser.add_argument(
         "--batch-size", type=positive, default=BATCH_SIZE, help="pictures at a time"
     )
@@ -160,10 +150,9 @@ def main():
     ctx = cli.context(args.ctx)
     make_folder(args.data_dir)
     net, code_size, about = load_network(args, ctx)
-    output_names = load_output_names(args.classes, code_size, args.data_dir, args.offline)
-    pictures = load_pictures(
-        args.images, output_names, args.image_shape, args.data_dir, args.offline
-    )
+    outputs = code_size if about["trained"] else 0  # random weights know no classes
+    names = load_output_names(args.classes, outputs, args.data_dir, args.offline)
+    pictures = load_pictures(args.images, names, args.image_shape, args.data_dir, args.offline)
     indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
     if len(indices) < args.max_num_images:
         cli.warn(f"there are {len(indices):,} pictures, no more: all of them are taken")
@@ -183,14 +172,14 @@ def main():
             description = {
                 "class_names": class_names,
                 "pictures": f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
-                "output_names": output_names,
+                "output_names": names,
                 **about,
                 "precision": dtype,
                 "cosine": cosine,
                 "seed": args.seed,
             }
-            name = Path(args.model).name
-            save_codes(args.data_dir, name, codes, thumbnails, labels, description)
+            model = Path(args.model).name
+            save_codes(args.data_dir, model, codes, thumbnails, labels, description)
             if stopped:
                 cli.warn(f"the {len(codes):,} codes that were there are kept")
     if not len(codes):

@@ -91,10 +91,8 @@ def log_codes(tag, net, images, labels, sw):
     """Log what the 64-unit layer makes of digits, and what the network takes them for."""
     codes = net[1](net[0](images))
     predicted = net[2](codes).argmax(axis=1).asnumpy()
-    rows = [
-        (WORDS[int(digit)], WORDS[int(guess)], "yes" if digit == guess else "no")
-        for digit, guess in zip(labels.asnumpy(), predicted)
-    ]
+    pairs = zip(*([WORDS[int(digit)] for digit in each] for each in (labels.asnumpy(), predicted)))
+    rows = [(digit, guess, "yes" if digit == guess else "no") for digit, guess in pairs]
     sw.add_embedding(tag, codes, [("digit", "predicted", "correct"), *rows], images)
 
 

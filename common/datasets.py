@@ -249,11 +249,11 @@ def load_pictures(images, output_names, image_shape, data_dir, offline=False):
     return pictures
 
 
-def load_output_names(class_file, code_size, data_dir, offline=False):
+def load_output_names(class_file, outputs, data_dir, offline=False):
     """Return the classes that the user names, a line each, or ImageNet's for 1,000 outputs."""
     if class_file is not None:
         return Path(class_file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return load_synsets(data_dir, offline) if code_size == IMAGENET_CLASSES else []
+    return load_synsets(data_dir, offline) if outputs == IMAGENET_CLASSES else []
 
 
 @functools.lru_cache
