@@ -90,10 +90,11 @@ def count_correct(logits, labels):
 def log_codes(tag, net, images, labels, sw):
     """Log what the 64-unit layer makes of digits, and what the network takes them for."""
     codes = net[1](net[0](images))
-    predicted = net[2](codes).argmax(axis=1).asnumpy()
-    pairs = zip(*([WORDS[int(digit)] for digit in each] for each in (labels.asnumpy(), predicted)))
-    rows = [(digit, guess, "yes" if digit == guess else "no") for digit, guess in pairs]
-    sw.add_embedding(tag, codes, [("digit", "predicted", "correct"), *rows], images)
+    predicted = net[2](codes).argmax(axis=1)
+    digits, guesses = ([WORDS[int(n)] for n in each.asnumpy()] for each in (labels, predicted))
+    correct = ["yes" if digit == guess else "no" for digit, guess in zip(digits, guesses)]
+    table = [("digit", "predicted", "correct"), *zip(digits, guesses, correct)]
+    sw.add_embedding(tag, codes, table, images)
 
 
 def train_epoch(net, trainer, images, labels, epoch, args, rng, sw):
