@@ -4,6 +4,7 @@ import functools
 import http.server
 import importlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+# A shell's background jobs ignore Ctrl-C, and so would every script that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Seventy thousand digits take seconds, and many tests train on the same ones.
 common.datasets.draw_mnist = functools.lru_cache(common.datasets.draw_mnist)
 
