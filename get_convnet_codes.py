@@ -23,7 +23,8 @@ from pathlib import Path
 from common import AVAILABLE_CORES, cli
 from common.codes import DEFAULT_MODEL, save_codes
 from common.datasets import load_output_names, load_pictures, name_labels, shrink, stack_readable
-from common.files import make_folder
+from common.errors import ScriptError, warn
+from common.files import make_folder, printable
 from common.networks import (
     SAMPLE_COUNT,
     check_finite,
@@ -141,7 +142,7 @@ def tell_what_is_next(args):
         command += ["--model", args.model]
     if args.data_dir != "./data":
         command += ["--data-dir", args.data_dir]
-    print(f"To log them: {shlex.join(command)}")
+    print(f"To log them: {shlex.join(map(printable, command))}")
 
 
 def main():
@@ -155,7 +156,7 @@ def main():
     pictures = load_pictures(args.images, names, args.image_shape, args.data_dir, args.offline)
     indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
     if len(indices) < args.max_num_images:
-        cli.warn(f"there are {len(indices):,} pictures, no more: all of them are taken")
+        warn(f"there are {len(indices):,} pictures, no more: all of them are taken")
     sample = load_batches(pictures, indices[:SAMPLE_COUNT], args.batch_size)
     net, dtype, cosine = choose_dtype(net, args.dtype, sample, args.image_shape, ctx)
 
@@ -181,9 +182,9 @@ def main():
             model = Path(args.model).name
             save_codes(args.data_dir, model, codes, thumbnails, labels, description)
             if stopped:
-                cli.warn(f"the {len(codes):,} codes that were there are kept")
+                warn(f"the {len(codes):,} codes that were there are kept")
     if not len(codes):
-        raise cli.ScriptError(f"no picture of {args.images} can be read: choose others")
+        raise ScriptError(f"no picture of {args.images} can be read: choose others")
 
     speed = f"{len(codes) / seconds:.1f} pictures a second"
     print(f"{len(codes):,} codes of {code_size:,} numbers: {speed}")

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from common import SummaryWriter, cli
 from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision, tabulate
-from common.files import make_folder
+from common.files import make_folder, printable
 
 NEIGHBOURS = 5  # a handful: in a set of 2,304, classes may have few pictures
 
@@ -73,7 +73,7 @@ def main():
     codes, thumbnails, labels, description = load_codes(args.data_dir, model)
     table, verdict = tabulate(codes, labels, description)
     neighbours = describe_neighbours(codes, labels)
-    tag = "resnet_152_image_codes" if model == DEFAULT_MODEL else f"{model}_image_codes"
+    tag = f"{'resnet_152' if model == DEFAULT_MODEL else printable(model)}_image_codes"
     make_folder(args.logdir)
 
     with SummaryWriter(args.logdir, flush_secs=5) as sw:

@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import SummaryWriter, cli
 from common.datasets import load_mnist
+from common.errors import ScriptError, warn
 from common.files import make_folder
 
 import mxnet as mx
@@ -122,7 +123,7 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, sw):
             step = epoch * steps + seen
             sw.add_scalar("cross_entropy", loss, step)
             if not np.isfinite(loss):
-                raise cli.ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
+                raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
             correct += hits
             accuracy = correct / (args.batch_size * (seen + 1))
             if seen > 0 and seen % args.log_interval == 0:
@@ -138,7 +139,7 @@ def main():
     ctx = cli.context("gpu" if args.cuda else "cpu")
     make_folder(args.logdir)
     if any(Path(args.logdir).glob(f"*{LOG_SUFFIX}")):
-        cli.warn(
+        warn(
             f"{args.logdir} holds a training already, and TensorBoard will show this one in its "
             "place: to see both, give each a --logdir logs/NAME"
         )
@@ -147,7 +148,7 @@ def main():
         to_device(*each, ctx) for each in (train_set, test_set)
     )
     if args.batch_size > len(images):
-        raise cli.ScriptError(
+        raise ScriptError(
             f"argument --batch-size: {args.batch_size} is more than the {len(images)} images",
             status=2,
         )

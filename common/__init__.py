@@ -5,7 +5,9 @@ In a script of your own, ``from common import SummaryWriter`` in place of
 ``common/summary.py`` are the files to copy.
 """
 
-from .compat import AVAILABLE_CORES
-from .summary import SummaryWriter
+from .compat import AVAILABLE_CORES, ended_by_ctrl_c
+
+with ended_by_ctrl_c():
+    from .summary import SummaryWriter
 
 __all__ = ["AVAILABLE_CORES", "SummaryWriter"]

@@ -1,39 +1,44 @@
-"""The arguments and the error handling that the scripts share."""
+"""The arguments and the error handling that the scripts share: import it first, end in `run`."""
+
+import os
+import signal
+
+STOP_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+# Before the other imports, which may end in any error if they are broken off; `run` takes over.
+for _number in STOP_SIGNALS:
+    if signal.getsignal(_number) in (signal.SIG_DFL, signal.default_int_handler):
+        signal.signal(_number, lambda number, frame: os._exit(128 + number))
 
 import argparse
 import contextlib
 import errno
 import math
-import os
 import re
 import shlex
-import signal
 import sys
-from pathlib import Path
+import time
 
+import cv2
 import mxnet as mx
-from tqdm import tqdm
 
-PROGRAM = Path(sys.argv[0]).name
-STOP_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+from .errors import ScriptError, warn
+from .files import printable
+
+LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
+STOP_SECONDS = 1  # in which a second signal is taken for the same wish as the first
 
 ADVICE = {
     errno.ENOSPC: "free some space, or choose another folder",
     errno.EDQUOT: "free some space, or choose another folder",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
+    errno.EACCES: "choose another, or change its permissions",
+    errno.EPERM: "choose another, or change its permissions",
     errno.EROFS: "choose a folder that you may write to",
     errno.EEXIST: "it is a file: choose a folder",
     errno.ENOTDIR: "part of the path is a file: choose a folder",
 }
-
-
-class ScriptError(Exception):
-    """Ends a script with one line: what is wrong and what to do. Status 2 is a wrong argument."""
-
-    def __init__(self, message, status=1):
-        super().__init__(message)
-        self.status = status
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
+# What libraries raise about an argument or a path that is odd in a way nobody thought of.
+LIBRARY_ERRORS = (ValueError, OverflowError, RecursionError, cv2.error, mx.MXNetError)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -80,17 +85,24 @@ def image_shape(text):
     return tuple(map(int, text.split(",")))
 
 
+def local_folder(text):
+    """Refuse an address such as s3://name, of which a folder s3: would be made."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is not a folder on this machine")
+    return text
+
+
 SHARED_ARGUMENTS = {
     "--mean-rgb": {
         "metavar": ("R", "G", "B"),
         "nargs": 3,
-        "type": number(float),
+        "type": number(float, -LARGEST_PIXEL, LARGEST_PIXEL),
         "help": "what your checkpoint wants subtracted from pixels of 0 to 255",
     },
     "--std-rgb": {
         "metavar": ("R", "G", "B"),
         "nargs": 3,
-        "type": number(float, 1e-6),
+        "type": number(float, 1 / LARGEST_PIXEL, LARGEST_PIXEL),
         "help": "what it then wants them divided by",
     },
     "--ctx": {
@@ -99,8 +111,12 @@ SHARED_ARGUMENTS = {
         "help": "auto: a GPU if there is one",
     },
     "--seed": {"type": number(int, 0, 2**32), "default": 42, "help": "seed of the random numbers"},
-    "--logdir": {"default": "./logs", "help": "folder of the log"},
-    "--data-dir": {"default": "./data", "help": "folder of downloads and codes"},
+    "--logdir": {"type": local_folder, "default": "./logs", "help": "folder of the log"},
+    "--data-dir": {
+        "type": local_folder,
+        "default": "./data",
+        "help": "folder of downloads and codes",
+    },
     "--offline": {"action": "store_true", "help": "download nothing; use synthetic data instead"},
 }
 
@@ -119,14 +135,9 @@ def context(name):
     return mx.gpu(0) if gpus and name != "cpu" else mx.cpu()
 
 
-def warn(message):
-    """Print a line on standard error, beside a progress bar and not through it."""
-    tqdm.write(f"{PROGRAM}: {message}", file=sys.stderr)
-
-
 def tell_how_to_see(logdir):
     """Print the command that opens a log."""
-    print(f"To see it: tensorboard --logdir {shlex.quote(logdir)}")
+    print(f"To see it: tensorboard --logdir {shlex.quote(printable(logdir))}")
     print("To keep the next run apart from this one: --logdir logs/NAME")
 
 
@@ -149,51 +160,71 @@ def held_signals():
 
 
 def run(main):
-    """Run a script's ``main``; turn what a user can cause into one line and an exit status."""
-    # Lines reach a file or a pipe as they are printed, not only when a buffer is full.
-    sys.stdout.reconfigure(line_buffering=True)
-    stopped_by = []
+    """Run a script's `main`; turn what a user can cause into one line and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # Lines reach a file or a pipe as they are printed, not only when a buffer is full.
+        stream.reconfigure(line_buffering=True, errors="replace")
+    stops = []  # when it was stopped, and by which signal
 
     def stop(number, frame):
-        stopped_by.append(number)
+        # One is enough: a second one must not break off what the first has set going.
+        if not stops or time.monotonic() - stops[0][0] > STOP_SECONDS:
+            stops.append((time.monotonic(), number))
+            raise KeyboardInterrupt
+
+    def stop_again(number, frame):
         raise KeyboardInterrupt
 
     def stop_soon(unraisable, show=sys.unraisablehook):
         # Python drops what a signal raises while MXNet calls back or an object is deleted.
         if unraisable.exc_type is KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0.01)
-        elif not stopped_by:  # or else it is about an object that the signal left half made
+        elif not stops:  # or else it is about an object that the signal left half made
             show(unraisable)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGALRM, stop)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, stop)
+    heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, stop)
+    signal.signal(signal.SIGALRM, stop_again)
     sys.unraisablehook = stop_soon
+    error = None
     try:
-        main()
-    except KeyboardInterrupt:
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        warn(f"stopped by {STOP_SIGNALS[stopped_by[0]]}")
-        sys.exit(128 + stopped_by[0])
-    except ScriptError as failure:
-        warn(f"error: {failure}")
-        sys.exit(failure.status)
-    except OSError as error:
-        warn(f"error: {_describe(error)}")
-        # What could not be printed must not be tried again when Python exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (MemoryError, mx.MXNetError) as error:
-        if isinstance(error, mx.MXNetError) and "memory" not in str(error).lower():
-            raise
-        warn("error: there is too little memory: try a smaller --batch-size")
-        sys.exit(1)
+        try:
+            main()
+        finally:
+            # What is left to do is not worth stopping, and how it ends is settled.
+            for number in (*heeded, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
+    except BaseException as raised:
+        error = raised
+    if stops:  # also where a library made another error of it, or none
+        warn(f"stopped by {STOP_SIGNALS[stops[0][1]]}")
+        status = 128 + stops[0][1]
+    elif error is None:
+        for number in heeded:
+            signal.signal(number, signal.SIG_DFL)
+        return
+    elif line := _describe(error):
+        warn(f"error: {line}")
+        status = getattr(error, "status", 1)
+    else:
+        raise error
+    # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
+    os._exit(status)
 
 
 def _describe(error):
-    """Say in one line what an `OSError` was about and what to do."""
-    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-    advice = f": {ADVICE[error.errno]}" if error.errno in ADVICE else ""
-    return f"{where}{error.strerror or error}{advice}"
+    """Say in one line what went wrong and what to do; nothing if it is a bug, or the end."""
+    message = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, ScriptError):
+        return str(error)
+    if isinstance(error, MemoryError) or "bad_alloc" in message[-1] or "memory" in message[-1]:
+        return "there is too little memory: try a smaller --batch-size, or smaller pictures"
+    if isinstance(error, OSError):
+        # Of all that a script writes to, only what it prints has no name.
+        where = os.fsdecode(error.filename or "standard output" * (error.errno in WRITE_ERRORS))
+        parts = where, error.strerror or message[-1], ADVICE.get(error.errno)
+        return ": ".join(filter(None, parts))
+    if isinstance(error, LIBRARY_ERRORS):
+        return f"{message[-1]}: try other arguments"
+    return None

@@ -1,6 +1,8 @@
 """Codes on the disk, and how well they group."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -8,12 +10,15 @@ import mxnet as mx
 import numpy as np
 import pooch
 
-from .cli import ScriptError
-from .files import atomic_write, make_folder
+from .errors import ScriptError
+from .files import atomic_write, load_arrays, make_folder, read_file, save_arrays
 
 DEFAULT_MODEL = "imagenet1k-resnet-152"
 ARRAYS = ("convnet_codes", "resized_images", "labels")
-DESCRIPTION = {"class_names", "pictures", "weights", "precision", "cosine", "seed"}
+DESCRIPTION = {
+    **{"class_names": list, "pictures": str, "weights": str, "precision": str},
+    **{"cosine": (float, int, type(None)), "seed": int, "sha256": dict},
+}
 SYNSET_ID = re.compile(r"n\d{8}\b\s*")  # that a line of synset.txt begins with
 
 
@@ -35,14 +40,9 @@ def save_codes(data_dir, name, codes, thumbnails, labels, description):
 def _save_array(path, array):
     try:
         # A view, because MXNet makes the array it borrows read-only.
-        borrowed = mx.nd.from_numpy(np.ascontiguousarray(array).view(), zero_copy=True)
-        mx.nd.save(str(path), borrowed)
-        mx.nd.load(str(path))  # MXNet does not notice when the last bytes find no room.
-    except mx.MXNetError as error:
-        raise ScriptError(
-            f"{path.parent} has no room for the codes: free some space, or choose another folder "
-            "with --data-dir"
-        ) from error
+        save_arrays(path, mx.nd.from_numpy(np.ascontiguousarray(array).view(), zero_copy=True))
+    except (mx.MXNetError, ValueError) as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent)) from error
 
 
 def load_codes(data_dir, name):
@@ -51,33 +51,48 @@ def load_codes(data_dir, name):
     Files that are missing, damaged or of different runs are a `ScriptError`.
     """
     *array_paths, json_path = paths = _paths(data_dir, name)
-    if missing := [path.name for path in paths if not path.exists()]:
+    again = "run get_convnet_codes.py again"
+    if missing := [path.name for path in paths if not path.is_file()]:
         raise ScriptError(
             f"{' '.join(missing)} not in {data_dir}: run get_convnet_codes.py first, with the same "
             "--model and --data-dir"
         )
-    try:
-        description = json.loads(json_path.read_bytes())
-        digests = [description["sha256"][kind] for kind in ARRAYS]
-    except (ValueError, KeyError, TypeError):
-        description, digests = {}, []
-    if not set(description) >= DESCRIPTION:
-        raise ScriptError(f"{json_path} is damaged: run get_convnet_codes.py again")
-    for path, digest in zip(array_paths, digests):
-        if pooch.file_hash(str(path)) != digest:
+    description = _read_description(json_path)
+    if description is None:
+        raise ScriptError(f"{json_path} is damaged: {again}")
+    for path, kind in zip(array_paths, ARRAYS):
+        if pooch.file_hash(str(path)) != description["sha256"].get(kind):
             raise ScriptError(
-                f"{path} and {json_path.name} are of different runs, or one is damaged: "
-                "run get_convnet_codes.py again"
+                f"{path} and {json_path.name} are of different runs, or one is damaged: {again}"
             )
-    codes, thumbnails, labels = (mx.nd.load(str(path))[0].asnumpy() for path in array_paths)
-    if not 0 < len(codes) == len(thumbnails) == len(labels):
-        raise ScriptError(
-            f"the files of {name} in {data_dir} hold {len(codes)} codes, {len(thumbnails)} "
-            f"pictures and {len(labels)} labels: run get_convnet_codes.py again"
-        )
+    try:
+        codes, thumbnails, labels = (load_arrays(path)[0].asnumpy() for path in array_paths)
+    except (ValueError, LookupError, mx.MXNetError) as error:
+        raise ScriptError(f"the files of {name} in {data_dir} are damaged: {again}") from error
+    shapes = codes.shape, thumbnails.shape, labels.shape
+    count = len(labels)
+    if not (
+        codes.size
+        and shapes == ((count, codes.size // count), (count, 3, *thumbnails.shape[2:4]), (count,))
+        and thumbnails.size
+        and (codes.dtype, thumbnails.dtype, labels.dtype) == (np.float32, np.uint8, np.int32)
+    ):
+        wrong = ", ".join(f"{kind} {shape}" for kind, shape in zip(ARRAYS, shapes))
+        raise ScriptError(f"the files of {name} in {data_dir} do not fit ({wrong}): {again}")
     if not 0 <= labels.min() <= labels.max() < len(description["class_names"]):
-        raise ScriptError(f"{json_path} does not name every class: run get_convnet_codes.py again")
+        raise ScriptError(f"{json_path} does not name every class: {again}")
     return codes, thumbnails, labels, description
+
+
+def _read_description(path):
+    """Return what `save_codes` was given, or None if somebody else wrote it."""
+    try:
+        description = json.loads(read_file(path))
+        names = [*description["class_names"], *(description.get("output_names") or [])]
+        fits = all(isinstance(description[key], kind) for key, kind in DESCRIPTION.items())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return description if fits and all(isinstance(name, str) for name in names) else None
 
 
 def _paths(data_dir, name):

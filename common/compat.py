@@ -9,13 +9,16 @@ is no longer so:
 - warnings that only the authors of MXNet and MXBoard could act on are hidden.
 """
 
+import contextlib
 import functools
 import importlib
 import math
 import os
 import platform
 import re
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -39,6 +42,28 @@ def _show_in_one_line(error_type, error, traceback, show=sys.excepthook):
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
     else:
         show(error_type, error, traceback)
+
+
+def _open_closed_streams():
+    """Let what a shell has closed (``>&-``) go nowhere, or the log would be opened in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (stays open)
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c():
+    """End the program at once on Ctrl-C: an import that it breaks off may end in any error."""
+    handler = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if handler != signal.default_int_handler or not in_main_thread:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _check_python():
@@ -152,13 +177,13 @@ AVAILABLE_CORES = _available_cores()
 HAS_VNNI = _has_vnni()
 
 sys.excepthook = _show_in_one_line
+_open_closed_streams()
 _check_python()
 _set_environment()
 try:
-    _restore_numpy_names()
-    _lend_tensorboard_protos()
-    _import_quietly("mxnet", "mxboard")
+    with ended_by_ctrl_c():
+        _restore_numpy_names()
+        _lend_tensorboard_protos()
+        _import_quietly("mxnet", "mxboard")
 except (ModuleNotFoundError, OSError) as error:
     raise CannotRunError(_explain(error)) from error
-except KeyboardInterrupt:
-    sys.exit(130)

@@ -2,12 +2,11 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import re
-import shutil
 import struct
 import tarfile
-import tempfile
 import threading
 from ctypes import byref, c_size_t
 from pathlib import Path
@@ -17,8 +16,9 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from .cli import ScriptError, warn
+from .errors import ScriptError, warn
 from .fetch import FILES, UnavailableError, fetch
+from .files import load_arrays, native_name, open_file, part_folder, printable, read_file
 from .synthetic import CLASSES, draw_class, draw_mnist, draw_picture
 
 PICTURE_SIDE = 224  # pixels: what networks trained on ImageNet look at
@@ -64,7 +64,7 @@ def load_picture(path, data_dir, offline=False):
     It is the centre square of the user's own, or the published swan, or a synthetic boat.
     """
     if path is not None:
-        pixels = decode(Path(path).read_bytes())
+        pixels = decode(read_file(path))
         if pixels is None:
             raise ScriptError(f"{path} is not a picture that OpenCV can read")
         return crop(pixels, PICTURE_SIDE, PICTURE_SIDE, centre=1), f"The picture is `{path}`."
@@ -73,7 +73,7 @@ def load_picture(path, data_dir, offline=False):
     except UnavailableError as reason:
         warn(f"{reason}: showing a synthetic picture instead")
         return draw_picture(PICTURE_SIDE), f"**No photograph:** the picture is drawn ({reason})."
-    return mx.nd.load(str(swan))[0].asnumpy(), "The picture is a swan from ImageNet."
+    return load_arrays(swan)[0].asnumpy(), "The picture is a swan from ImageNet."
 
 
 def decode(content):
@@ -146,9 +146,17 @@ class PictureFolder(Pictures):
 
     def __init__(self, folder, image_shape, source=None):
         self._folder = Path(os.path.abspath(folder))
-        # Not "**/*": a class may be a link to a folder elsewhere.
-        paths = (path for pattern in ("*", "*/**/*") for path in self._folder.glob(pattern))
-        names = sorted(path.relative_to(self._folder) for path in paths if _is_picture(path))
+        unreadable = []
+        # Not one walk that follows links: a class may be a link, but a link may lead in circles.
+        classes = [each.path for each in os.scandir(self._folder) if each.is_dir()]
+        walks = [os.walk(each, onerror=lambda e: unreadable.append(e.filename)) for each in classes]
+        paths = (
+            Path(parent, name)
+            for parent, _, names in (next(os.walk(self._folder)), *itertools.chain(*walks))
+            for name in names
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES
+        )
+        names = sorted(path.relative_to(self._folder) for path in paths)
         names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
         if not names:
             raise ScriptError(f"{folder} has no pictures: choose a folder with a subfolder a class")
@@ -157,11 +165,12 @@ class PictureFolder(Pictures):
         items = [(name, classes.index(label)) for name, label in zip(names, labels)]
         classes = [printable(name) for name in classes]
         super().__init__(items, classes, source or f"`{printable(folder)}`.", image_shape)
+        self.unreadable.update(printable(os.path.relpath(each, folder)) for each in unreadable)
 
     def _read(self, item):
         name, label = item
         try:
-            content = (self._folder / name).read_bytes()
+            content = read_file(self._folder / name)
         except OSError:
             content = b""
         return printable(name), decode(content), label
@@ -172,11 +181,12 @@ class PictureRecords(Pictures):
 
     def __init__(self, rec, classes, image_shape):
         index = Path(rec).with_suffix(".idx")
-        open(rec, "rb").close()  # An `OSError` says better than MXNet's why it cannot be read.
+        self._file = open_file(rec)
+        name = native_name(self._file)
         try:
-            positions = None if index.exists() else _find_records(rec)
+            positions = None if index.is_file() else _find_records(name)
             self._records = mx.recordio.MXIndexedRecordIO(
-                str(index) if index.exists() else os.devnull, str(rec), "r"
+                str(index) if index.is_file() else os.devnull, name, "r"
             )
         except (mx.MXNetError, ValueError, IndexError) as error:
             raise ScriptError(
@@ -206,7 +216,7 @@ class PictureRecords(Pictures):
 
 def _find_records(rec):
     """Read a RecordIO file through; return where each record begins."""
-    reader, positions, position = mx.recordio.MXRecordIO(str(rec), "r"), [], c_size_t()
+    reader, positions, position = mx.recordio.MXRecordIO(rec, "r"), [], c_size_t()
     while True:
         mx.base.check_call(mx.base._LIB.MXRecordIOReaderTell(reader.handle, byref(position)))
         if reader.read() is None:
@@ -252,7 +262,7 @@ def load_pictures(images, output_names, image_shape, data_dir, offline=False):
 def load_output_names(class_file, outputs, data_dir, offline=False):
     """Return the classes that the user names, a line each, or ImageNet's for 1,000 outputs."""
     if class_file is not None:
-        return Path(class_file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return read_file(class_file).decode("utf-8-sig", errors="replace").splitlines()
     return load_synsets(data_dir, offline) if outputs == IMAGENET_CLASSES else []
 
 
@@ -273,16 +283,11 @@ def unpack_imagenette(data_dir, offline=False):
     if not folder.exists():
         (archive,) = fetch([f"{IMAGENETTE}.tgz"], data_dir, offline)
         warn(f"unpacking {archive}")
-        # Under another name until it is whole.
-        unpacked = Path(tempfile.mkdtemp(prefix=f"{IMAGENETTE}.", suffix=".part", dir=data_dir))
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extraction_filter = getattr(tarfile, "data_filter", None)
-                wanted = f"{IMAGENETTE}/val/"
-                tar.extractall(unpacked, (each for each in tar if each.name.startswith(wanted)))
-            os.replace(unpacked / IMAGENETTE, folder)
-        finally:
-            shutil.rmtree(unpacked, ignore_errors=True)
+        with part_folder(data_dir) as part, tarfile.open(archive) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            wanted = f"{IMAGENETTE}/val/"
+            tar.extractall(part, (each for each in tar if each.name.startswith(wanted)))
+            os.replace(part / IMAGENETTE, folder)
     return folder / "val"
 
 
@@ -305,12 +310,3 @@ def name_labels(labels, classes):
     found, labels = np.unique(labels, return_inverse=True)
     named = dict(enumerate(classes))
     return labels.astype(np.int32), [named.get(label, str(label)) for label in found.tolist()]
-
-
-def printable(name):
-    """Replace the bytes of a file name that are not UTF-8."""
-    return os.fsencode(name).decode(errors="replace")
-
-
-def _is_picture(path):
-    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 import threading
 import time
 from pathlib import Path
@@ -11,14 +10,20 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
+import urllib3
+from tqdm import tqdm
 
-from .cli import ScriptError, warn
-from .files import make_folder
+from .errors import ScriptError, warn
+from .files import make_folder, part_folder
 
 # Seconds for a mirror to answer at all: a machine without a network must not wait.
 ANSWER_SECONDS = 5
-SILENCE_SECONDS = 20  # without a byte in the middle of a file
+# A mirror that sends less than this rate over so long has fallen silent.
+SILENCE_SECONDS, LOWEST_RATE = 30, 10_000
+CHUNK = 2**16
 WRONG_DIGEST = "what it sent has a wrong digest"
+
+pooch.get_logger().disabled = True  # Its lines would stand between ours.
 
 DEMO_COMMIT = "e6bd31a11104717b8f35acfcf533a486ecf36355"
 ONNX_FOLDER = "validated/vision/classification/resnet/model"
@@ -115,11 +120,8 @@ def fetch(names, data_dir, offline=False):
     if os.path.exists(data_dir) and not os.path.isdir(data_dir):
         raise ScriptError(f"{data_dir} is a file: choose a folder with --data-dir")
     paths = [Path(data_dir, name) for name in names]
-    missing = [path for path in paths if not path.exists()]
-    damaged = [path for path in paths if path not in missing and not _is_whole(path)]
-    for path in damaged:
-        warn(f"{path} is damaged: its digest is wrong")
-    wanted = damaged + missing
+    wanted = [path for path in paths if not _is_whole(path)]
+    damaged = [path for path in wanted if path.exists()]
     failed = dict.fromkeys(wanted, "--offline") if offline else _download(wanted)
     for path in damaged:
         if path in failed:
@@ -127,6 +129,7 @@ def fetch(names, data_dir, offline=False):
                 f"{path} is damaged and cannot be fetched again ({failed[path]}): "
                 "replace it, or delete it to go on without it"
             )
+        warn(f"{path} was damaged (its digest was wrong) and has been replaced")
     if failed:
         reasons = "; ".join(dict.fromkeys(failed.values()))
         names = " ".join(path.name for path in failed)
@@ -135,7 +138,7 @@ def fetch(names, data_dir, offline=False):
 
 
 def _is_whole(path):
-    return pooch.file_hash(str(path)) == FILES[path.name].sha256
+    return path.is_file() and pooch.file_hash(str(path)) == FILES[path.name].sha256
 
 
 def _mirrors(path):
@@ -149,27 +152,50 @@ def _download(paths):
         return {}
     make_folder(paths[0].parent)
     silent = _find_silent(tuple({mirror: None for path in paths for mirror in _mirrors(path)}))
-    coming = [FILES[path.name] for path in paths if not silent.keys() >= set(_mirrors(path))]
-    if coming:
-        size = max(0.1, sum(file.size for file in coming) / 1e6)
-        purposes = ", ".join(dict.fromkeys(file.purpose for file in coming))
-        warn(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
-    failed = {}
-    for path in paths:
-        reasons = {}
-        for mirror in _mirrors(path):
-            reason = silent.get(mirror) or _download_from(mirror, path)
-            if not reason:
-                break
-            reasons[urlsplit(mirror).netloc or mirror] = reason
-        else:
-            failed[path] = ", ".join(f"{host}: {reason}" for host, reason in reasons.items())
-            if WRONG_DIGEST in reasons.values():
-                raise ScriptError(
-                    f"{path.name} cannot be fetched whole ({failed[path]}): try again later, "
-                    "or with --offline"
-                )
+    coming = [path for path in paths if not silent.keys() >= set(_mirrors(path))]
+    failed = {path: _tell(path, silent) for path in paths if path not in coming}
+    if not coming:
+        return failed
+    with part_folder(paths[0].parent) as part:
+        # Another process may have fetched some of them while this one waited for the folder.
+        coming = [path for path in coming if not _is_whole(path)]
+        files = [FILES[path.name] for path in coming]
+        if files:
+            size = max(0.1, sum(file.size for file in files) / 1e6)
+            purposes = ", ".join(dict.fromkeys(file.purpose for file in files))
+            warn(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
+        for path in coming:
+            reasons = {}
+            for mirror in _mirrors(path):
+                reasons[mirror] = silent.get(mirror) or _download_from(mirror, path, part)
+                if not reasons[mirror]:
+                    break
+            else:
+                failed[path] = _tell(path, reasons)
+                if WRONG_DIGEST in reasons.values():
+                    raise ScriptError(
+                        f"{path.name} cannot be fetched whole ({failed[path]}): try again later, "
+                        "or with --offline"
+                    )
     return failed
+
+
+def _tell(path, reasons):
+    """Say why the mirrors of a file failed, each reason once."""
+    hosts = {}
+    for mirror in _mirrors(path):
+        hosts.setdefault(reasons[mirror], []).append(_host(mirror))
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in hosts.items())
+
+
+def _host(mirror):
+    """Return a mirror's host and port: what else is in an address may be a password."""
+    try:
+        address = urlsplit(mirror)
+        host = f"{address.hostname}:{address.port}" if address.port else address.hostname
+    except ValueError:
+        host = None
+    return host or "MXBOARD_DEMO_MIRROR"
 
 
 @functools.lru_cache
@@ -184,7 +210,7 @@ def _find_silent(mirrors):
         try:
             requests.head(mirror, timeout=ANSWER_SECONDS)
             del reasons[mirror]
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             reasons[mirror] = _why(error)
 
     threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
@@ -196,29 +222,54 @@ def _find_silent(mirrors):
     return dict(reasons)
 
 
-def _download_from(mirror, path):
-    """Fetch a file from one mirror; return why not if it fails."""
-    downloader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        timeout=(ANSWER_SECONDS, SILENCE_SECONDS),
-        # Some mirrors would unpack a .gz on its way.
-        headers={"Accept-Encoding": "identity"},
-    )
-    url, digest = f"{mirror}/{path.name}", f"sha256:{FILES[path.name].sha256}"
+def _download_from(mirror, path, part):
+    """Fetch a file from one mirror, by way of `part`; return why not if it fails."""
+    file = FILES[path.name]
+    download = functools.partial(_download_url, file.size)
+    url, digest = f"{mirror}/{path.name}", f"sha256:{file.sha256}"
     try:
-        pooch.retrieve(url, digest, path.name, path.parent, downloader=downloader)
-    except requests.RequestException as error:
+        whole = pooch.retrieve(url, digest, path.name, part, downloader=download)
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         return _why(error)
     except ValueError:
         return WRONG_DIGEST
+    os.replace(whole, path)
     return None
+
+
+def _download_url(size, url, output, _):
+    """Download `size` bytes; a downloader for pooch, whose own ones read whatever a mirror sends."""
+    try:
+        # Some mirrors would unpack a .gz on its way.
+        headers, timeout = {"Accept-Encoding": "identity"}, (ANSWER_SECONDS, SILENCE_SECONDS)
+        response = requests.get(url, headers=headers, timeout=timeout, stream=True)
+    except ValueError as error:  # A redirect may lead to any text; pooch's own are about digests.
+        raise requests.exceptions.InvalidURL from error
+    bar = tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
+    with response, open(output, "wb") as file, bar:
+        response.raise_for_status()
+        left, started, received = size, time.monotonic(), 0
+        while left and (chunk := response.raw.read1(min(CHUNK, left), decode_content=False)):
+            file.write(chunk)
+            bar.update(len(chunk))
+            left -= len(chunk)
+            received += len(chunk)
+            seconds = time.monotonic() - started
+            if seconds > SILENCE_SECONDS:
+                if received < LOWEST_RATE * seconds:
+                    raise requests.Timeout
+                started, received = time.monotonic(), 0
+        if left and response.raw.length_remaining:
+            raise requests.ConnectionError
 
 
 def _why(error):
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "no answer"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return str(error)
+    if isinstance(error, ValueError):
+        return "no valid address"
+    if isinstance(error, requests.TooManyRedirects):
+        return "redirects without end"
+    return "no connection"

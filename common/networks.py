@@ -1,6 +1,5 @@
 """Networks: first layers, checkpoints, ResNet-152, and int8."""
 
-import ast
 import contextlib
 import ctypes
 import json
@@ -18,9 +17,10 @@ from mxnet.contrib import quantization
 from mxnet.gluon.model_zoo import vision
 from onnx import numpy_helper
 
-from .cli import ScriptError, warn
 from .compat import HAS_VNNI
+from .errors import ScriptError, warn
 from .fetch import UnavailableError, fetch
+from .files import load_arrays, read_file
 from .synthetic import draw_filters, draw_weights
 
 INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
@@ -75,7 +75,7 @@ def load_first_layers(data_dir, offline=False):
             for seed, (name, (kernel, _, mean_rgb)) in enumerate(FIRST_LAYERS.items())
         ]
         return layers, f"**Not trained:** the filters are drawn ({reason})."
-    arrays = {path.stem: nd.load(str(path))[0] for path in paths}
+    arrays = {path.stem: load_arrays(path)[0] for path in paths}
     layers = [
         FirstLayer(name, arrays[f"{name}_weight"], arrays.get(f"{name}_bias"), mean_rgb)
         for name, (_, _, mean_rgb) in FIRST_LAYERS.items()
@@ -95,7 +95,7 @@ def load_first_layer(prefix, name, mean_rgb, std_rgb):
         if missing := [each for each in inputs if each not in params]:
             raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
         weight, *bias = (params[each] for each in inputs)
-        kernel = tuple(ast.literal_eval(node["attrs"]["kernel"]))
+        kernel = tuple(map(int, re.findall(r"\d+", node["attrs"]["kernel"])))
         if (weight.shape[0], *weight.shape[2:]) != (int(node["attrs"]["num_filter"]), *kernel):
             raise ScriptError(
                 f"{source} does not fit its symbol: {inputs[0]} has the shape {weight.shape}"
@@ -138,27 +138,30 @@ def load_checkpoint(prefix):
                 "have a copy, give its path to --model, without -symbol.json"
             )
         raise ScriptError(f"{missing} is missing: --model takes what comes before it in its name")
-    path = numbered[max(numbered)]
-    symbol, saved = _mend(_load(mx.sym.load, symbol_path)), _load(nd.load, path)
+    path, not_ours = numbered[max(numbered)], "it is damaged, or not MXNet's"
+    try:
+        symbol = _mend(mx.sym.load_json(read_file(symbol_path).decode()))
+    except (mx.MXNetError, ValueError, LookupError) as error:
+        raise ScriptError(f"{symbol_path} cannot be read: {not_ours}") from error
+    try:
+        saved = load_arrays(path)
+    except (mx.MXNetError, ValueError) as error:
+        raise ScriptError(f"{path} cannot be read: {not_ours}") from error
     if not isinstance(saved, dict):
         raise ScriptError(f"{path} holds arrays without names: it is no checkpoint")
     # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
     return symbol, {name.split(":", 1)[-1]: array for name, array in saved.items()}, path
 
 
-def _load(load, path):
-    try:
-        return load(str(path))
-    except (mx.MXNetError, UnicodeDecodeError) as error:
-        # MXNet quotes what it could not parse, which need not be text.
-        raise ScriptError(f"{path} cannot be read: it is damaged, or not MXNet's") from error
-
-
 def _mend(symbol):
-    """Take from a symbol what MXNet checks although it should not."""
+    """Take from a symbol what MXNet checks although it should not, and check what it does not."""
     graph = json.loads(symbol.tojson())
     for node in graph["nodes"]:
         attrs = node.get("attrs", {})
+        if int(attrs.get("num_group", 1)) < 1:
+            raise ValueError("MXNet would divide by zero")
+        if node["op"] == "Convolution" and len(node["inputs"]) < 2:
+            raise ValueError("a convolution without a weight")
         if node["op"] == "Pooling" and attrs.get("global_pool") in ("True", "1"):
             # A kernel larger than the map, which global pooling ignores, fails in int8.
             attrs["kernel"] = re.sub(r"\d+", "1", attrs.get("kernel", "(1, 1)"))

@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import io
 import math
 import numbers
+import os
 import re
+import socket
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import mxboard.writer
 import numpy as np
 from google.protobuf import text_format
 from mxboard.summary import _clean_tag, _compute_curve
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.plugins.pr_curve.metadata import create_summary_metadata
@@ -22,9 +27,10 @@ from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer import event_file_writer
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from .files import atomic_write
+from .files import atomic_write, printable, read_file
 
 # A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
 # much as their pixels, and TensorBoard would have to send it to the browser.
@@ -32,7 +38,7 @@ LARGEST_PNG = 16 * 2**20
 SMALL_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 JPEG_QUALITY = 90
 LARGEST_STRIP = 256  # pictures: more of them are a square grid
-JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
+JPEG_SIDE, PNG_SIDE = 65_500, 1_000_000  # pixels; libjpeg and libpng refuse more
 SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
 ROWS = (list, tuple, np.ndarray)  # what a row of a table of labels may be
 
@@ -47,6 +53,15 @@ def _hide_writer_threads(args, show=threading.excepthook):
 
 
 threading.excepthook = _hide_writer_threads
+
+
+class _EventFile(io.FileIO):
+    """Writes at once and in full: nothing waits for a `close` that a killed process never calls."""
+
+    def write(self, data):
+        view = memoryview(data)
+        while view:
+            view = view[super().write(view) :]
 
 
 class EventFileWriter(event_file_writer.EventFileWriter):
@@ -73,42 +88,65 @@ class EventFileWriter(event_file_writer.EventFileWriter):
     OSError
         The file cannot be written: raised by the call that finds out, at the latest by `close`,
         with the file's name.
+    ValueError
+        An event is added after `close`.
+    RuntimeError
+        An event is added by a forked process, which has no writing thread: open a writer in it.
     """
 
     def __init__(self, logdir, max_queue=10, flush_secs=120, filename_suffix=None, verbose=False):
-        self._arguments = (logdir, max_queue, flush_secs, filename_suffix or "")
-        with self._naming_file():
-            super().__init__(*self._arguments)
+        self._logdir, self._suffix = logdir, filename_suffix or ""
+        self._arguments = max_queue, flush_secs
+        self._open()
+
+    def _open(self):
+        # TensorBoard's own __init__ does the same, but takes no folder whose name is not UTF-8.
+        os.makedirs(self._logdir, exist_ok=True)
+        self._process = os.getpid()
+        unique = f"{socket.gethostname()}.{self._process}.{event_file_writer._global_uid.get()}"
+        name = f"events.out.tfevents.{int(time.time()):010}.{unique}{self._suffix}"
+        self._file_name = os.path.join(self._logdir, name)
+        records = RecordWriter(_EventFile(self._file_name, "xb"))
+        self._async_writer = event_file_writer._AsyncWriter(records, *self._arguments)
+        self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self.flush()
 
     def add_event(self, event):
         """Queue an event for the writing thread."""
-        with self._naming_file():
+        with self._checked():
             super().add_event(event)
 
     def flush(self):
         """Return once every queued event is on the disk."""
-        with self._naming_file():
+        with self._checked():
             super().flush()
 
     def close(self):
-        """Write what is queued and end the file."""
-        with self._naming_file():
-            super().close()
-            self._async_writer._check_worker_status()
+        """Write what is queued and end the file; nothing in a forked process."""
+        if os.getpid() == self._process and not self._async_writer._closed:
+            with self._checked():
+                super().close()
+                self._async_writer._check_worker_status()
 
     def reopen(self):
         """Go on in a new file of the same folder, once closed."""
         if self._async_writer._closed:
-            with self._naming_file():
-                super().__init__(*self._arguments)
+            self._open()
 
     @contextlib.contextmanager
-    def _naming_file(self):
+    def _checked(self):
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"{self._file_name} was opened by process {self._process}, and this is process "
+                f"{os.getpid()}: open a SummaryWriter of its own in each"
+            )
+        if self._async_writer._closed:
+            raise ValueError(f"{self._file_name} is closed: reopen() goes on in a new file")
         try:
             yield
         except OSError as error:
             # Errors of an open file do not say which one.
-            error.filename = error.filename or getattr(self, "_file_name", self._arguments[0])
+            error.filename = error.filename or self._file_name
             raise
 
 
@@ -260,19 +298,22 @@ class SummaryWriter(mxboard.SummaryWriter):
         Raises
         ------
         ValueError
-            It has another shape or dtype, or values out of range.
+            It has another shape or dtype, values out of range, no pixels, or more of them on a side
+            than a PNG can have, which is 1,000,000.
         """
-        batch = _to_pixels(image)
+        batch = _to_pixels(tag, image)
         columns = 8 if len(batch) <= LARGEST_STRIP else math.isqrt(len(batch) - 1) + 1
         pixels = _make_grid(batch, columns)
         height, width, channels = pixels.shape
+        if max(height, width) > PNG_SIDE:
+            raise ValueError(f"image {tag}: {height} x {width} is more than a PNG holds")
         lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
         encoded = _encode(pixels, ".jpg" if lossy else ".png")
         picture = Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=encoded
         )
         self._file_writer.add_summary(
-            Summary(value=[Summary.Value(tag=tag, image=picture)]), global_step
+            Summary(value=[Summary.Value(tag=printable(tag), image=picture)]), global_step
         )
 
     def add_embedding(self, tag, embedding, labels=None, images=None, global_step=None):
@@ -302,7 +343,8 @@ class SummaryWriter(mxboard.SummaryWriter):
         Raises
         ------
         ValueError
-            The embedding is no matrix or an empty one, or the labels or images do not fit it.
+            The embedding is no matrix or an empty one, the labels or images do not fit it, or the
+            tag leads out of the log.
         OSError
             The files cannot be written, in which case those of an earlier call stay as they were;
             or the log's ``projector_config.pbtxt``, which lists the embeddings, is damaged.
@@ -315,6 +357,8 @@ class SummaryWriter(mxboard.SummaryWriter):
         vectors = np.ascontiguousarray(_to_numpy(embedding), "<f4")
         if vectors.ndim != 2 or not vectors.size:
             raise ValueError(f"embedding {tag}: {vectors.shape} is no shape of rows and columns")
+        if not Path(tag).parts or Path(tag).is_absolute() or ".." in Path(tag).parts:
+            raise ValueError(f"embedding {tag!r}: its files would not lie in a folder of the log")
         name = tag if global_step is None else f"{tag}_{str(global_step).zfill(6)}"
         entry = EmbeddingInfo(tensor_name=name, tensor_shape=vectors.shape)
 
@@ -329,7 +373,7 @@ class SummaryWriter(mxboard.SummaryWriter):
                 raise ValueError(
                     f"embedding {tag}: images of shape {images.shape} for {len(vectors)} vectors"
                 )
-            sprites, columns = _fit_sprites(_to_pixels(images))
+            sprites, columns = _fit_sprites(_to_pixels(tag, images))
             height, width = sprites.shape[1:3]
             sheet = _make_grid(sprites, columns, rows=columns, padding=0)
             entry.sprite.image_path = f"{name}/sprite.jpg"
@@ -337,10 +381,10 @@ class SummaryWriter(mxboard.SummaryWriter):
             files[entry.sprite.image_path] = _encode(sheet, ".jpg")
 
         logdir = Path(self.get_logdir())
-        # Last, so that the projector never hears of files that are not there yet.
-        files[PROJECTOR_FILENAME] = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
-        (logdir / name).mkdir(parents=True, exist_ok=True)
-        with atomic_write([logdir / path for path in files]) as temporary:
+        # The list is last, so that the projector never hears of files that are not there yet.
+        with atomic_write([logdir / path for path in (*files, PROJECTOR_FILENAME)]) as temporary:
+            files[PROJECTOR_FILENAME] = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
+            (logdir / name).mkdir(parents=True, exist_ok=True)
             for path, content in zip(temporary, files.values()):
                 path.write_bytes(content)
 
@@ -356,24 +400,24 @@ class SummaryWriter(mxboard.SummaryWriter):
         global_step : int, optional
             Step to show it at.
         """
-        self._file_writer.add_summary(text_pb(tag, text), global_step)
+        self._file_writer.add_summary(text_pb(printable(tag), printable(text)), global_step)
 
 
 def _to_numpy(array):
     return array if isinstance(array, np.ndarray) else array.asnumpy()
 
 
-def _to_pixels(image):
+def _to_pixels(tag, image):
     """Convert any picture that `add_image` takes to a (N, H, W, 1 or 3) uint8 batch."""
     image = _to_numpy(image)
-    if image.ndim not in (2, 3, 4):
-        raise ValueError(f"a picture has 2, 3 or 4 dimensions, not {image.ndim}")
+    if image.ndim not in (2, 3, 4) or not image.size:
+        raise ValueError(f"image {tag}: {image.shape} is no shape of a picture")
     batch = image.reshape((1,) * (4 - image.ndim) + image.shape)
     if batch.shape[1] not in (1, 3):
-        raise ValueError(f"a picture has 1 or 3 channels, not {batch.shape[1]}")
+        raise ValueError(f"image {tag}: a picture has 1 or 3 channels, not {batch.shape[1]}")
     if batch.dtype != np.uint8:
         if not (batch.min() >= 0 and batch.max() <= 1):
-            raise ValueError("the values of a picture of floats lie between 0 and 1")
+            raise ValueError(f"image {tag}: the values of floats lie between 0 and 1")
         batch = np.rint(batch * 255).astype(np.uint8)
     return batch.transpose(0, 2, 3, 1)
 
@@ -477,7 +521,7 @@ def _list_embedding(entry, path):
     config = ProjectorConfig()
     if path.exists():
         try:
-            text_format.Parse(path.read_bytes(), config)
+            text_format.Parse(read_file(path), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             message = "not a list of embeddings that TensorBoard could read: delete it"
             raise OSError(errno.EINVAL, message, str(path)) from error

@@ -8,7 +8,7 @@ import sys
 import threading
 from urllib.parse import quote
 
-from common.cli import ScriptError
+from common.errors import ScriptError
 
 from playwright.sync_api import expect, sync_playwright
 

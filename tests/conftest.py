@@ -14,6 +14,7 @@ from pathlib import Path
 # A script that trains would set it; and two test processes would share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import common.cli
 import common.datasets
 
 import cv2
@@ -79,6 +80,11 @@ def call(capsys, monkeypatch, tmp_path):
         return capsys.readouterr()
 
     return call
+
+
+def contents(folder):
+    """Return what the files of a folder hold, by name; the lock that writers share is empty."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def read_log(logdir):
@@ -165,6 +171,14 @@ def small_disk(request, tmp_path):
         pytest.skip("needs the right to mount a file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def unprivileged():
+    """Return what to put before a command so that permissions count, which root ignores."""
+    if os.geteuid():
+        return []
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -4,10 +4,10 @@ import subprocess
 import sys
 import time
 
-from common.cli import image_shape, number
+from common.cli import image_shape, local_folder, number
 
 import pytest
-from conftest import ROOT, assert_one_line_error, script_env
+from conftest import ROOT, assert_one_line_error, read_log, script_env
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_value_out_of_range_is_refused_by_name(read, text):
         read(text)
 
 
-def run_code(code):
+def run_code(code, prefix=()):
     """Run a main of our own the way the scripts are run."""
     return subprocess.Popen(
-        [sys.executable, "-c", f"from common import cli\n{code}\ncli.run(main)"],
+        [*prefix, sys.executable, "-c", f"from common import cli\n{code}\ncli.run(main)"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,6 +61,7 @@ def finish(process):
     [
         ("open('/nowhere/at/all')", "/nowhere/at/all: No such file or directory"),
         ("raise MemoryError", "too little memory: try a smaller --batch-size"),
+        ("open('\\0')", "embedded null byte: try other arguments"),
     ],
 )
 def test_what_a_user_can_cause_ends_in_one_line(statement, words):
@@ -74,12 +75,12 @@ def test_bug_keeps_its_traceback():
     assert result.returncode == 1 and "Traceback" in result.stderr
 
 
-def test_full_output_ends_in_one_line():
+def test_full_output_ends_in_one_line_that_names_it():
     command = f"{sys.executable} -c 'from common import cli; cli.run(lambda: print(1))' > /dev/full"
     result = subprocess.run(
         command, shell=True, capture_output=True, text=True, cwd=ROOT, env=script_env()
     )
-    assert_one_line_error(result, 1, "No space left on device")
+    assert_one_line_error(result, 1, "standard output: No space left on device")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,9 @@ def test_full_output_ends_in_one_line():
     ],
     ids=["callback", "destructor"],
 )
+@pytest.mark.parametrize("pause", [0.001, 0.05])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_that_comes_where_nothing_can_be_raised_is_not_lost(wait, number):
+def test_signal_that_comes_twice_where_nothing_can_be_raised_is_not_lost(wait, number, pause):
     code = f"""
 import ctypes, time
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int)
@@ -108,6 +110,8 @@ def main():
     process = run_code(code)
     process.stdout.readline()
     time.sleep(0.2)
+    process.send_signal(number)
+    time.sleep(pause)
     process.send_signal(number)
     result = finish(process)
     assert result.returncode == 128 + number, result.stderr
@@ -156,3 +160,47 @@ def main():
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "[]\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_before_a_script_has_begun_ends_it_without_a_word(number):
+    code = "from common import cli\nimport time\nprint('ready', flush=True)\ntime.sleep(60)"
+    process = run_code(code)
+    process.stdout.readline()
+    process.send_signal(number)
+    result = finish(process)
+    assert (result.returncode, result.stderr) == (128 + number, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_reason_to_stop_and_no_log_is_opened_in_their_place(closed, tmp_path):
+    script = f"{sys.executable} {ROOT}/plot_filter_and_output.py --offline --logdir {tmp_path}"
+    result = subprocess.run(
+        f"{script} {closed}", shell=True, capture_output=True, text=True, env=script_env()
+    )
+    assert result.returncode == 0 and "Traceback" not in result.stderr
+    assert len(read_log(tmp_path).Tags()["images"]) == 7
+
+
+def test_help_with_closed_output_is_no_traceback():
+    result = subprocess.run(
+        f"{sys.executable} {ROOT}/train_mnist.py --help >&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=script_env(),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/logs", "gs://x", "hdfs://x", "file:///tmp/x"])
+def test_address_is_no_folder(address):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{address} is not a folder on this"):
+        local_folder(address)
+
+
+def test_file_that_may_not_be_read_is_named_and_what_can_be_done(tmp_path, unprivileged):
+    (tmp_path / "secret").touch(0)
+    code = f"def main():\n    open({str(tmp_path / 'secret')!r})"
+    result = finish(run_code(code, unprivileged))
+    assert_one_line_error(result, 1, "secret: Permission denied: choose another, or change its")

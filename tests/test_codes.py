@@ -1,13 +1,13 @@
 import json
 
-from common.cli import ScriptError
 from common.codes import load_codes, neighbor_precision, save_codes, tabulate
+from common.errors import ScriptError
 
 import mxnet as mx
 import numpy as np
 import pooch
 import pytest
-from conftest import damage
+from conftest import contents, damage
 
 SUFFIXES = ("convnet_codes.ndarray", "resized_images.ndarray", "labels.ndarray", "codes.json")
 
@@ -16,10 +16,6 @@ SUFFIXES = ("convnet_codes.ndarray", "resized_images.ndarray", "labels.ndarray",
 def saved(code_set, tmp_path):
     save_codes(tmp_path, "x", *code_set())
     return tmp_path
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_set_comes_back_as_it_went_in_and_in_mxnets_format(code_set, tmp_path):
@@ -64,7 +60,7 @@ def test_description_that_is_none_is_refused(content, saved):
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [(np.zeros(49), "50 codes, 50 pictures and 49 labels"), (np.full(50, 3), "x_codes.json does")],
+    [(np.zeros(49), r"labels \(49,\)"), (np.full(50, 3), "x_codes.json does")],
 )
 def test_set_that_does_not_fit_together_is_refused(labels, words, saved):
     path, json_path = saved / "x_labels.ndarray", saved / "x_codes.json"
@@ -193,3 +189,52 @@ def test_pictures_of_classes_that_the_network_was_not_trained_on_are_not_judged(
     table, verdict = tabulate(*scored(class_names=["x", "y", "z"]))
     assert {row[3] for row in table[1:]} == {""}
     assert verdict == "The network was not trained on any of the pictures' classes."
+
+
+def change(saved, **changes):
+    """Edit the description of a set as a user might, by hand."""
+    path = saved / "x_codes.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_names": "abc"},
+        {"class_names": [1, 2, 3]},
+        {"class_names": None},
+        {"output_names": 7},
+        {"output_names": [None] * 20},
+        {"pictures": 1},
+        {"weights": ["a"]},
+        {"precision": None},
+        {"cosine": "high"},
+        {"seed": 1.5},
+        {"sha256": [1, 2]},
+    ],
+)
+def test_description_with_another_type_is_refused(changes, saved):
+    change(saved, **changes)
+    with pytest.raises(ScriptError, match=r"x_codes.json is damaged: run get_convnet_codes\.py"):
+        load_codes(saved, "x")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "array"),
+    [
+        ("convnet_codes", np.ones((50, 2, 10), np.float32)),
+        ("convnet_codes", np.ones(50, np.float32)),
+        ("convnet_codes", np.ones((50, 20))),
+        ("resized_images", np.ones((50, 64, 64), np.uint8)),
+        ("resized_images", np.ones((50, 4, 8, 8), np.uint8)),
+        ("labels", np.zeros((50, 1), np.int32)),
+        ("labels", np.zeros(50)),
+    ],
+)
+def test_arrays_of_another_rank_or_dtype_under_a_matching_digest_are_refused(suffix, array, saved):
+    path = saved / f"x_{suffix}.ndarray"
+    mx.nd.save(str(path), mx.nd.array(array, dtype=array.dtype))
+    digests = json.loads((saved / "x_codes.json").read_text())["sha256"]
+    change(saved, sha256={**digests, suffix: pooch.file_hash(str(path))})
+    with pytest.raises(ScriptError, match=r"the files of x .*do not fit"):
+        load_codes(saved, "x")

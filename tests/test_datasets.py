@@ -6,8 +6,8 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 
-from common.cli import ScriptError
 from common.datasets import (
     PictureFolder,
     PictureRecords,
@@ -21,6 +21,7 @@ from common.datasets import (
     stack_readable,
     unpack_imagenette,
 )
+from common.errors import ScriptError
 from common.fetch import FILES, File
 from common.synthetic import CLASSES, draw_class
 
@@ -279,6 +280,7 @@ def test_validation_pictures_of_imagenette_are_unpacked_once(archive, capsys):
     assert (pictures[2][0] == crop(paint(6)[1], 32, 48)).all()
     assert "synset.txt" in capsys.readouterr().err
     assert sorted(path.name for path in archive.iterdir()) == [
+        ".lock",
         "imagenette2-320",
         "imagenette2-320.tgz",
     ]
@@ -378,3 +380,52 @@ def test_real_pictures_come_back_with_their_thumbnails_and_classes(real):
         expected = expected[top : top + 224, left : left + 224].transpose(2, 0, 1)
         assert min(expected.shape[1:]) == 224 and (image == expected).all()
         assert not pictures.unreadable
+
+
+def test_class_folder_that_cannot_be_read_is_counted_and_named(folder, unprivileged):
+    (folder / "cat").chmod(0)
+    code = f"""
+from common.datasets import PictureFolder
+pictures = PictureFolder({str(folder)!r}, {SHAPE})
+print(pictures.classes)
+pictures.report_unreadable()
+"""
+    result = subprocess.run(
+        [*unprivileged, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=script_env(),
+    )
+    assert result.stdout == "['ant', 'bee']\n", result.stderr
+    assert "unreadable pictures left out: 1 (cat)" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["fifo", "wide", "large"])
+def test_picture_that_is_no_file_or_beyond_opencvs_limits_is_unreadable(kind, folder, capsys):
+    path = folder / "bee" / "odd.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        height, width = {"wide": (1, 2_000_000), "large": (40_000, 40_000)}[kind]
+        path.write_bytes(draw_empty_png(height, width))
+    pictures = PictureFolder(folder, SHAPE)
+    assert sum(pictures[index] is None for index in range(len(pictures))) == 1
+    pictures.report_unreadable()
+    assert "unreadable pictures left out: 1 (bee/odd.png)" in capsys.readouterr().err
+    with pytest.raises((ScriptError, OSError), match="odd.png"):
+        load_picture(path, "nowhere")
+
+
+def draw_empty_png(height, width):
+    """Write a black picture of any size, which OpenCV itself would not."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(-(-width // 8) + 1) * height, 1)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )

@@ -1,13 +1,17 @@
+import contextlib
 import hashlib
 import http.server
+import os
 import socket
+import threading
 import time
 
 from common import fetch as fetch_module
-from common.cli import ScriptError
+from common.errors import ScriptError
 from common.fetch import FILES, File, UnavailableError, fetch
 
 import pytest
+from conftest import contents
 
 CONTENT = b"what the file should hold" * 10_000
 NAME = "file.bin"
@@ -54,7 +58,7 @@ def test_file_is_fetched_once_and_kept_under_its_name(mirrors, mirror, data):
     mirrors(url)
     assert fetch([NAME], data) == fetch([NAME], data) == [data / NAME]
     assert (data / NAME).read_bytes() == CONTENT
-    assert got == [f"/{NAME}"] and [path.name for path in data.iterdir()] == [NAME]
+    assert got == [f"/{NAME}"] and list(contents(data)) == [NAME]
 
 
 def test_mirrors_are_tried_in_order(mirrors, mirror, empty, data):
@@ -85,7 +89,7 @@ def test_damaged_file_is_reported_and_replaced(mirrors, mirror, data, capsys):
     write_damaged(data)
     fetch([NAME], data)
     assert (data / NAME).read_bytes() == CONTENT
-    assert f"{data / NAME} is damaged" in capsys.readouterr().err
+    assert f"{data / NAME} was damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("offline", [False, True])
@@ -101,7 +105,7 @@ def test_missing_file_that_no_mirror_has_is_named_with_the_reasons(mirrors, empt
     mirrors(NOWHERE, empty[0])
     with pytest.raises(UnavailableError, match=rf"{NAME}.*no connection.*HTTP 404"):
         fetch([NAME], data)
-    assert list(data.iterdir()) == []
+    assert contents(data) == {}
 
 
 def test_offline_asks_nobody(mirrors, mirror, data):
@@ -118,7 +122,7 @@ def test_wrong_content_is_never_kept(mirrors, mirror, http_folder, data, tmp_pat
     mirrors(wrong)
     with pytest.raises(ScriptError, match=f"{NAME}.*wrong digest"):
         fetch([NAME], data)
-    assert list(data.iterdir()) == []
+    assert contents(data) == {}
     mirrors(wrong, mirror[0])
     fetch([NAME], data)
     assert (data / NAME).read_bytes() == CONTENT
@@ -150,10 +154,10 @@ def test_download_that_breaks_off_leaves_nothing_and_the_next_mirror_is_tried(
     mirrors(half)
     with pytest.raises(UnavailableError):
         fetch([NAME], data)
-    assert list(data.iterdir()) == []
+    assert contents(data) == {}
     mirrors(half, mirror[0])
     fetch([NAME], data)
-    assert [path.name for path in data.iterdir()] == [NAME]
+    assert list(contents(data)) == [NAME]
 
 
 def test_silent_mirrors_are_asked_together_and_not_one_after_the_other(mirrors, data, monkeypatch):
@@ -214,3 +218,114 @@ def test_nothing_is_told_when_no_mirror_answers(mirrors, data, capsys):
     with pytest.raises(UnavailableError):
         fetch([NAME], data)
     assert capsys.readouterr().err == ""
+
+
+def send_for_ever(first, chunk, seconds):
+    """Return a handler that goes on sending, a chunk every so often, for as long as it is read."""
+
+    class Handler(_Half):
+        def do_GET(self):  # noqa: N802
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(first)
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(chunk)
+                    time.sleep(seconds)
+
+    return Handler
+
+
+def test_no_more_is_read_than_the_size_that_a_file_has(mirrors, http_folder, data, tmp_path):
+    mirrors(http_folder(tmp_path, send_for_ever(CONTENT, bytes(2**16), 0))[0])
+    fetch([NAME], data)
+    assert contents(data) == {NAME: CONTENT}
+    mirrors(http_folder(tmp_path, send_for_ever(b"x", bytes(2**16), 0))[0], name="other")
+    with pytest.raises(ScriptError, match="other.*wrong digest"):
+        fetch(["other"], data)
+    assert contents(data) == {NAME: CONTENT}
+
+
+def test_mirror_that_sends_a_byte_now_and_then_is_as_good_as_silent(
+    mirrors, mirror, http_folder, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fetch_module, "SILENCE_SECONDS", 1)
+    slow = http_folder(tmp_path, send_for_ever(b"", b"x", 0.2))[0]
+    mirrors(slow)
+    with pytest.raises(UnavailableError, match="no answer"):
+        fetch([NAME], data)
+    assert contents(data) == {}
+    mirrors(slow, mirror[0])
+    fetch([NAME], data)
+    assert contents(data) == {NAME: CONTENT}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "http://user:secret@127.0.0.1:9/folder",
+        "http://user:secret@[::1",
+        "user:secret@127.0.0.1:9",
+        "ftp://user:secret@127.0.0.1:9",
+        "http://user:secret@127.0.0.1:99999",
+        f"http://user:secret@{'a' * 300}",
+        "http://user:secret@ho\udcffst",
+        "http://",
+    ],
+)
+def test_own_mirror_that_is_no_address_leaves_the_others_and_its_password_unknown(
+    own, mirrors, mirror, data, monkeypatch, capsys
+):
+    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own)
+    mirrors(NOWHERE)
+    with pytest.raises(UnavailableError, match=r"no (connection|valid address|answer)") as raised:
+        fetch([NAME], data)
+    mirrors(mirror[0])
+    fetch([NAME], data)
+    assert contents(data) == {NAME: CONTENT}
+    said = str(raised.value) + capsys.readouterr().err
+    assert "secret" not in said and "Traceback" not in said
+
+
+def test_redirect_to_no_address_is_not_called_a_wrong_digest(mirrors, http_folder, data, tmp_path):
+    class Handler(_Half):
+        def do_GET(self):  # noqa: N802
+            self.send_response(302)
+            self.send_header("Location", "http://[::1")
+            self.end_headers()
+
+    mirrors(http_folder(tmp_path, Handler)[0])
+    with pytest.raises(UnavailableError, match="no valid address"):
+        fetch([NAME], data)
+
+
+def test_reason_that_several_mirrors_have_is_given_once(mirrors, data):
+    mirrors(NOWHERE, f"{NOWHERE}/other")
+    with pytest.raises(UnavailableError) as raised:
+        fetch([NAME], data)
+    assert str(raised.value).count("no connection") == 1
+
+
+def test_disk_that_is_full_is_named(mirrors, mirror, small_disk):
+    mirrors(mirror[0])
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        fetch([NAME], small_disk)
+    assert raised.value.filename == str(small_disk) and contents(small_disk) == {}
+
+
+def test_fifo_under_a_files_name_is_replaced(mirrors, mirror, data):
+    mirrors(mirror[0])
+    data.mkdir()
+    os.mkfifo(data / NAME)
+    fetch([NAME], data)
+    assert contents(data) == {NAME: CONTENT}
+
+
+def test_several_at_once_fetch_a_file_once(mirrors, mirror, data):
+    mirrors(mirror[0])
+    threads = [threading.Thread(target=fetch, args=([NAME], data)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents(data) == {NAME: CONTENT} and mirror[1] == [f"/{NAME}"]

@@ -11,9 +11,9 @@ import sys
 import termios
 import threading
 
-from common.cli import ScriptError
 from common.codes import load_codes, save_codes
 from common.datasets import shrink
+from common.errors import ScriptError
 from common.synthetic import CLASSES
 
 import mxnet as mx
@@ -24,6 +24,7 @@ from conftest import (
     ROOT,
     assert_one_line_error,
     centres,
+    contents,
     encode,
     paint,
     read_log,
@@ -112,7 +113,7 @@ def test_pictures_are_drawn_without_replacement_the_same_for_a_seed(collect, ass
 def test_second_run_replaces_the_set(collect, assert_pets, code_set, place):
     save_codes(place / "data", "tiny", *code_set())
     assert len(assert_pets(collect()[0])) == 13
-    assert len(list((place / "data").iterdir())) == 4
+    assert len(contents(place / "data")) == 4
 
 
 def test_classes_of_a_rec_are_named_by_a_file(collect, place, tiny):
@@ -224,11 +225,11 @@ def test_bad_input_is_named_and_leaves_the_earlier_sets_as_they_were(
     for model in ("tiny", DEFAULT_MODEL):
         save_codes(place / "data", model, *code_set())
     (place / "data" / "resnet152-v2-7.onnx").write_bytes(b"damaged")
-    before = {path: path.read_bytes() for path in (place / "data").iterdir()}
+    before = contents(place / "data")
     with pytest.raises((ScriptError, OSError), match=words) as raised:
         call(SCRIPT, *TINY, "--images", "pets", *shlex.split(arguments))
     assert getattr(raised.value, "status", 1) == status and "\n" not in str(raised.value)
-    assert {path: path.read_bytes() for path in (place / "data").iterdir()} == before
+    assert contents(place / "data") == before
 
 
 def test_archive_that_is_damaged_is_an_error_and_never_synthetic(call, place):
@@ -240,10 +241,10 @@ def test_archive_that_is_damaged_is_an_error_and_never_synthetic(call, place):
 
 def test_full_disk_ends_in_one_line_and_keeps_the_earlier_set(place, small_disk, code_set):
     save_codes(small_disk, "tiny", *code_set(1))
-    before = {path: path.read_bytes() for path in small_disk.iterdir()}
+    before = contents(small_disk)
     args = (*TINY, "--images", "pets", "--data-dir", small_disk)
     assert_one_line_error(run_script(SCRIPT, *args, cwd=place), 1, str(small_disk), "free some")
-    assert {path: path.read_bytes() for path in small_disk.iterdir()} == before
+    assert contents(small_disk) == before
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +291,7 @@ def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(
     assert 0 < count < LONG and count % 3 == 0
     assert f"the {count:,} codes that were there are kept" in shown
     assert f"{count:,} of {LONG:,}" in found[3]["pictures"]
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(contents(tmp_path)) == 4
 
 
 def _read(terminal):

@@ -1,8 +1,10 @@
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-from common.cli import ScriptError
+from common.errors import ScriptError
 from common.networks import (
     choose_code_layer,
     choose_dtype,
@@ -322,6 +324,7 @@ def run_on_processor(flags, folder, code):
 def test_int8_is_tried_only_where_the_processor_is_fast_in_it(flags, dtype, tmp_path):
     code = """
 import sys
+from pathlib import Path
 sys.path.insert(0, "tests")
 from test_networks import *
 _, dtype, _ = choose_dtype(small_network(), "auto", batches_of(pictures(20)), SHAPE, CPU)
@@ -376,6 +379,7 @@ def test_global_pooling_with_a_kernel_larger_than_the_map_works_in_int8_at_every
 def test_convolution_that_amx_corrupts_the_heap_with_runs_in_int8_where_amx_is_asked_for():
     code = """
 import sys
+from pathlib import Path
 sys.path.insert(0, "tests")
 from test_networks import *
 maps = mx.sym.Variable("data")
@@ -557,3 +561,18 @@ def test_checkpoint_without_a_layer_for_pictures_is_an_error(tmp_path):
     mx.model.save_checkpoint(str(tmp_path / "net"), 0, net, params, {})
     with pytest.raises(ScriptError, match="no convolution with 3 input channels"):
         load_first_layer(str(tmp_path / "net"), None, None, None)
+
+
+@pytest.mark.parametrize("fault", ["num_group", "no weight"])
+def test_convolution_that_mxnet_would_die_of_is_an_error_that_names_the_file(fault, tmp_path):
+    prefix, _ = save_convolutions(tmp_path)
+    path = Path(f"{prefix}-symbol.json")
+    graph = json.loads(path.read_text())
+    node = next(node for node in graph["nodes"] if node["op"] == "Convolution")
+    if fault == "num_group":
+        node["attrs"]["num_group"] = "0"
+    else:
+        del node["inputs"][1:]
+    path.write_text(json.dumps(graph))
+    with pytest.raises(ScriptError, match="net-symbol.json cannot be read"):
+        load_first_layer(prefix, None, None, None)

@@ -3,8 +3,8 @@ import math
 import re
 import urllib.request
 
-from common.cli import ScriptError
 from common.codes import neighbor_precision, save_codes
+from common.errors import ScriptError
 
 import cv2
 import numpy as np

@@ -1,6 +1,6 @@
 import shutil
 
-from common.cli import ScriptError
+from common.errors import ScriptError
 from common.synthetic import draw_filters, draw_picture
 
 import cv2
@@ -10,6 +10,7 @@ import pytest
 from conftest import (
     assert_one_line_error,
     assert_same_picture,
+    contents,
     convolve,
     damage,
     decode,
@@ -54,7 +55,7 @@ def test_files_that_are_missing_are_fetched(real, http_folder, call, tmp_path, m
     url, got = http_folder(real / "filters")
     monkeypatch.setenv("MXBOARD_DEMO_MIRROR", url)
     assert "synthetic" not in call(SCRIPT).err
-    assert len(got) == len(list((tmp_path / "data").iterdir())) == 6
+    assert len(got) == len(contents(tmp_path / "data")) == 6
     assert call(SCRIPT, "--offline").err == ""
 
 

@@ -1,8 +1,10 @@
 import io
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 import wave
 from fractions import Fraction
 
@@ -276,7 +278,7 @@ def test_reopened_writer_goes_on_in_a_new_file(tmp_path):
 def test_closed_writer_says_so_instead_of_losing_a_point(tmp_path):
     sw = SummaryWriter(str(tmp_path))
     sw.close()
-    with pytest.raises(OSError, match="closed"):
+    with pytest.raises(ValueError, match="closed: reopen"):
         sw.add_scalar("x", 1, 0)
 
 
@@ -632,3 +634,92 @@ def test_damaged_list_of_embeddings_is_named_and_left_alone(content, tmp_path):
         sw.add_embedding("x", np.ones((2, 2)))
     assert raised.value.filename == str(path)
     assert path.read_bytes() == content and not (tmp_path / "x").exists()
+
+
+def test_forked_process_is_told_to_open_a_writer_of_its_own(tmp_path):
+    sw = SummaryWriter(str(tmp_path))
+    sw.add_scalar("x", 1, 0)
+    sw.flush()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with sw:
+                sw.add_scalar("x", 2, 1)
+        except RuntimeError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(read, 1000).decode()
+    assert f"opened by process {os.getpid()}" in said and f"this is process {child}" in said
+    sw.close()
+    assert [event.value for event in read_log(tmp_path).Scalars("x")] == [1]
+
+
+@pytest.mark.parametrize("tag", ["../x", "/x", "a/../../x", "..", "", "."])
+def test_embedding_never_leaves_its_log(tag, tmp_path):
+    sw = SummaryWriter(str(tmp_path / "log"))
+    with sw, pytest.raises(ValueError, match="would not lie in a folder of the log"):
+        sw.add_embedding(tag, np.eye(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert len(list((tmp_path / "log").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((0, 1, 4, 4), "no shape"), ((1, 0, 4), "no shape"), ((1, 3_000_000), "3000000 is more")],
+)
+def test_picture_without_pixels_or_with_too_many_is_refused_by_its_tag(shape, words, tmp_path):
+    sw = SummaryWriter(str(tmp_path))
+    with sw, pytest.raises(ValueError, match=f"image grid: .*{words}"):
+        sw.add_image("grid", np.zeros(shape, np.uint8))
+
+
+def test_embeddings_that_are_logged_at_once_are_all_listed(tmp_path):
+    code = f"""
+import sys
+import threading
+import numpy as np
+from common import SummaryWriter
+with SummaryWriter({str(tmp_path)!r}) as sw:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(10):
+        sw.add_embedding(f"{{sys.argv[1]}}_{{number}}", np.eye(3))
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    others = [
+        subprocess.Popen([sys.executable, "-c", code, name], cwd=ROOT, env=script_env(), **pipes)
+        for name in "ab"
+    ]
+    for other in others:
+        other.stdout.readline()
+    with SummaryWriter(str(tmp_path)) as sw:
+        threads = [
+            threading.Thread(target=sw.add_embedding, args=(f"thread_{number}", np.eye(3)))
+            for number in range(8)
+        ]
+        for other in others:
+            other.stdin.write("\n")
+            other.stdin.flush()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for other in others:
+            other.communicate(timeout=60)
+    config = read_projector_config(tmp_path)
+    expected = {f"{name}_{number}" for name in "ab" for number in range(10)}
+    expected |= {f"thread_{number}" for number in range(8)}
+    assert {each.tensor_name for each in config.embeddings} == expected
+    assert all((tmp_path / each.tensor_path).exists() for each in config.embeddings)
+
+
+def test_names_that_are_not_utf8_are_shown_with_replacement_characters(tmp_path):
+    odd = os.fsdecode(b"\xff")
+    with SummaryWriter(str(tmp_path / odd)) as sw:
+        sw.add_text(odd, odd)
+        sw.add_image(odd, np.zeros((2, 2), np.uint8))
+    (tmp_path / odd).rename(tmp_path / "log")  # for TensorBoard, which cannot read it otherwise
+    log = read_log(tmp_path / "log")
+    assert log.Tags()["images"] == ["\ufffd"] and read_text(log, "\ufffd") == "\ufffd"

@@ -10,8 +10,8 @@ import sys
 import termios
 
 from common import SummaryWriter
-from common.cli import ScriptError
 from common.datasets import load_mnist
+from common.errors import ScriptError
 
 import cv2
 import numpy as np

@@ -1,0 +1,23 @@
+"""What the scripts tell their user: lines on standard error."""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .files import printable
+
+PROGRAM = Path(sys.argv[0]).name
+
+
+class ScriptError(Exception):
+    """Ends a script with one line: what is wrong and what to do. Status 2 is a wrong argument."""
+
+    def __init__(self, message, status=1):
+        super().__init__(message)
+        self.status = status
+
+
+def warn(message):
+    """Print a line on standard error, beside a progress bar and not through it."""
+    tqdm.write(printable(f"{PROGRAM}: {message}"), file=sys.stderr)
