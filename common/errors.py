@@ -20,4 +20,6 @@ class ScriptError(Exception):
 
 def warn(message):
     """Print a line on standard error, beside a progress bar and not through it."""
-    tqdm.write(printable(f"{PROGRAM}: {message}"), file=sys.stderr)
+    # One line, even if it is about a name with a line end in it.
+    line = "".join(each if each.isprintable() else "\ufffd" for each in printable(message))
+    tqdm.write(f"{PROGRAM}: {line}", file=sys.stderr)

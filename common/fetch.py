@@ -21,6 +21,7 @@ ANSWER_SECONDS = 5
 # A mirror that sends less than this rate over so long has fallen silent.
 SILENCE_SECONDS, LOWEST_RATE = 30, 10_000
 CHUNK = 2**16
+NO_ANSWER = "no answer"
 WRONG_DIGEST = "what it sent has a wrong digest"
 
 pooch.get_logger().disabled = True  # Its lines would stand between ours.
@@ -170,6 +171,8 @@ def _download(paths):
                 reasons[mirror] = silent.get(mirror) or _download_from(mirror, path, part)
                 if not reasons[mirror]:
                     break
+                if reasons[mirror] == NO_ANSWER:
+                    silent[mirror] = NO_ANSWER  # It is not waited for again.
             else:
                 failed[path] = _tell(path, reasons)
                 if WRONG_DIGEST in reasons.values():
@@ -204,7 +207,7 @@ def _find_silent(mirrors):
 
     One after the other, or with a name server that does not answer, this could take minutes.
     """
-    reasons = dict.fromkeys(mirrors, "no answer")
+    reasons = dict.fromkeys(mirrors, NO_ANSWER)
 
     def ask(mirror):
         try:
@@ -267,7 +270,7 @@ def _why(error):
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return "no answer"
+        return NO_ANSWER
     if isinstance(error, ValueError):
         return "no valid address"
     if isinstance(error, requests.TooManyRedirects):

@@ -219,7 +219,10 @@ def code_layers(symbol, params, image_shape):
 def _infer(infer, image_shape, count=1):
     # What MXNet prints when it cannot is no help to a user.
     with contextlib.redirect_stdout(None):
-        return infer(data=(count, *image_shape))
+        shapes = infer(data=(count, *image_shape))
+    if shapes[1] is None:
+        raise mx.MXNetError("some shapes cannot be inferred")
+    return shapes
 
 
 def _wrong_shape(symbol, params, image_shape):
@@ -410,9 +413,15 @@ class _RangeCollector:
 
     def __init__(self):
         self.min_max_dict = {}
+        self.error = None
 
     def collect(self, name, handle):
-        name = mx.base.py_str(name)
+        try:
+            self._collect(mx.base.py_str(name), handle)
+        except Exception as error:  # MXNet, which calls this, would drop it
+            self.error = error
+
+    def _collect(self, name, handle):
         # Inputs of layers come too; but for the pictures they are outputs of others.
         if name == "data" or re.search(r"_output\d*$", name):
             handle = ctypes.cast(handle, mx.base.NDArrayHandle)
@@ -427,6 +436,7 @@ def quantize(net, images):
     starts = range(0, len(images) - size + 1, size)
     # MXNet takes a list for a batch; all are of one size, or it would stop collecting.
     batches = [[nd.array(images[start : start + size], dtype="float32")] for start in starts]
+    collector = _RangeCollector()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Cannot decide type", UserWarning)
         int8_net = quantization.quantize_net_v2(
@@ -434,8 +444,10 @@ def quantize(net, images):
             quantized_dtype="auto",
             calib_data=batches,
             calib_mode="customize",
-            LayerOutputCollector=_RangeCollector(),
+            LayerOutputCollector=collector,
         )
+    if collector.error:
+        raise collector.error
     int8_net.hybridize(static_alloc=True, static_shape=True)
     return int8_net
 

@@ -18,6 +18,7 @@ import common.cli
 import common.datasets
 
 import cv2
+import hypothesis
 import mxnet as mx
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Seventy thousand digits take seconds, and many tests train on the same ones.
 common.datasets.draw_mnist = functools.lru_cache(common.datasets.draw_mnist)
+
+# The same cases every time; a long run tries new ones.
+hypothesis.settings.register_profile(
+    "suite", max_examples=10, derandomize=True, database=None, deadline=None
+)
+hypothesis.settings.register_profile("long", max_examples=400, database=None, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 # Every point of every series, not TensorBoard's sample of them.
@@ -333,24 +341,24 @@ def place(tiny, tmp_path):
     return tmp_path
 
 
+def make_codes(count=50, seed=0, **changes):
+    """Make codes in three clusters, thumbnails in a colour of their own, labels, a description."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int32)
+    codes = 3 * rng.normal(size=(3, 20))[labels] + rng.normal(size=(count, 20))
+    thumbnails = np.empty((count, 3, 64, 64), np.uint8)
+    thumbnails[:] = rng.integers(0, 256, (count, 3, 1, 1))
+    description = {
+        "class_names": ["n02102040 English springer", "n03028079 church", "garbage truck"],
+        "pictures": "coloured squares",
+        "weights": "made up",
+        "precision": "float32",
+        "cosine": None,
+        "seed": seed,
+    }
+    return codes.astype(np.float32), thumbnails, labels, {**description, **changes}
+
+
 @pytest.fixture
 def code_set():
-    """Make codes in three clusters, thumbnails in a colour of their own, labels, a description."""
-
-    def make(count=50, seed=0, **changes):
-        rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 3, count).astype(np.int32)
-        codes = 3 * rng.normal(size=(3, 20))[labels] + rng.normal(size=(count, 20))
-        thumbnails = np.empty((count, 3, 64, 64), np.uint8)
-        thumbnails[:] = rng.integers(0, 256, (count, 3, 1, 1))
-        description = {
-            "class_names": ["n02102040 English springer", "n03028079 church", "garbage truck"],
-            "pictures": "coloured squares",
-            "weights": "made up",
-            "precision": "float32",
-            "cosine": None,
-            "seed": seed,
-        }
-        return codes.astype(np.float32), thumbnails, labels, {**description, **changes}
-
-    return make
+    return make_codes

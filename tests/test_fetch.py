@@ -251,9 +251,10 @@ def test_mirror_that_sends_a_byte_now_and_then_is_as_good_as_silent(
 ):
     monkeypatch.setattr(fetch_module, "SILENCE_SECONDS", 1)
     slow = http_folder(tmp_path, send_for_ever(b"", b"x", 0.2))[0]
-    mirrors(slow)
+    for name in (NAME, "other"):
+        mirrors(slow, name=name)
     with pytest.raises(UnavailableError, match="no answer"):
-        fetch([NAME], data)
+        fetch([NAME, "other"], data)
     assert contents(data) == {}
     mirrors(slow, mirror[0])
     fetch([NAME], data)

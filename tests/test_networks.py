@@ -298,6 +298,15 @@ def test_int8_is_calibrated_on_the_brightest_of_all_the_pictures_it_is_given():
     assert (encode(same, images, CPU) != encode(bright, images, CPU)).any()
 
 
+def test_error_while_mxnet_calls_back_for_the_calibration_is_raised(monkeypatch):
+    def run_out_of_memory(array):
+        raise MemoryError
+
+    monkeypatch.setattr(mx.nd.NDArray, "asnumpy", run_out_of_memory)
+    with pytest.raises(MemoryError):
+        quantize(small_network(), pictures(2))
+
+
 @pytest.mark.parametrize("count", [1, 2, 63, 66])
 def test_few_pictures_are_calibrated_on_and_compared_as_far_as_they_go(count):
     images = pictures(count)
