@@ -1,0 +1,166 @@
+"""Measure an epoch of train_mnist.py, with everything that it logs.
+
+    python benchmarks/train.py DATA_DIR
+
+The published way sent every image through a Python transform and a DataLoader, read every loss and
+every accuracy back at every step, and logged with MXBoard's own event writer and picture grid.
+PyTorch's way is what its users write for data that fits the memory, with one thread and with all.
+An epoch is what lies between two points of `valid_acc` in a log, whoever wrote it.
+"""
+
+import gzip
+import statistics
+import sys
+from pathlib import Path
+
+import measure
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+BATCH_SIZE, EPOCHS, QUICK_EPOCHS = 100, 4, 2
+THREADS = {"PyTorch, 1 thread": 1, "PyTorch, all threads": 0}
+PACKAGES = {"ours": "", "published": "", **dict.fromkeys(THREADS, "torch tensorboard")}
+
+
+def to_float(image, label):
+    """Turn one (28, 28, 1) uint8 image into 784 numbers in [0, 1]."""
+    return image.reshape((-1,)).astype(np.float32) / 255, label
+
+
+def train_as_published(data_dir, epochs, logdir):
+    """Train and log, one image, one reading and one event at a time."""
+    import common  # noqa: F401 (lets MXNet and MXBoard run)
+
+    import mxboard.event_file_writer
+    import mxnet as mx
+    from mxnet import autograd, gluon
+
+    mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
+    train_data, test_data = (
+        gluon.data.DataLoader(
+            gluon.data.vision.MNIST(data_dir, train, transform=to_float),
+            BATCH_SIZE,
+            shuffle=train,
+            last_batch="discard" if train else "keep",
+        )
+        for train in (True, False)
+    )
+    net = gluon.nn.HybridSequential(prefix="hybridsequential0_")
+    with net.name_scope():
+        net.add(gluon.nn.Dense(128, "relu"), gluon.nn.Dense(64, "relu"), gluon.nn.Dense(10))
+    net.hybridize()
+    net.initialize(mx.init.Xavier(magnitude=2.24))
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1, "momentum": 0.9})
+    cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
+
+    step = 0
+    with mxboard.SummaryWriter(logdir, flush_secs=5, verbose=False) as sw:
+        for epoch in range(int(epochs)):
+            train_acc, valid_acc = mx.metric.Accuracy(), mx.metric.Accuracy()
+            for batch, (images, labels) in enumerate(train_data):
+                with autograd.record():
+                    logits = net(images)
+                    loss = cross_entropy(logits, labels)
+                loss.backward()
+                sw.add_scalar("cross_entropy", loss.mean().asscalar(), step)
+                step += 1
+                trainer.step(BATCH_SIZE)
+                train_acc.update([labels], [logits])
+                if batch == 0:
+                    pictures = images.reshape((BATCH_SIZE, 1, 28, 28))
+                    sw.add_image("minist_first_minibatch", pictures, epoch)
+            if epoch == 0:
+                sw.add_graph(net)
+            for name, parameter in net.collect_params().items():
+                sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
+            for images, labels in test_data:
+                valid_acc.update([labels], [net(images)])
+            sw.add_scalar("train_acc", train_acc.get()[1], epoch)
+            sw.add_scalar("valid_acc", valid_acc.get()[1], epoch)
+
+
+def read_mnist(data_dir, part):
+    """Read (N, 1, 28, 28) float32 images in [0, 1], and (N,) int64 labels."""
+    images, labels = (
+        gzip.decompress(Path(data_dir, f"{part}-{name}-ubyte.gz").read_bytes())
+        for name in ("images-idx3", "labels-idx1")
+    )
+    images = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    return images.astype(np.float32) / 255, np.frombuffer(labels, np.uint8, offset=8).astype(int)
+
+
+def train_with_torch(threads, data_dir, epochs, logdir):
+    """Train and log the same with PyTorch and its SummaryWriter."""
+    import torch
+    from torch import nn
+    from torch.utils.tensorboard import SummaryWriter
+
+    if threads:
+        torch.set_num_threads(threads)
+    (images, labels), (test_images, test_labels) = (
+        map(torch.from_numpy, read_mnist(data_dir, part)) for part in ("train", "t10k")
+    )
+    net = nn.Sequential(
+        nn.Flatten(),
+        *(nn.Linear(784, 128), nn.ReLU()),
+        *(nn.Linear(128, 64), nn.ReLU()),
+        nn.Linear(64, 10),
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    steps = len(images) // BATCH_SIZE
+    with SummaryWriter(logdir, flush_secs=5) as sw:
+        sw.add_graph(net, images[:1])
+        for epoch in range(int(epochs)):
+            order = torch.randperm(len(images)).view(steps, BATCH_SIZE)
+            sw.add_images("minist_first_minibatch", images[order[0]], epoch)
+            correct = 0
+            for batch, indices in enumerate(order):
+                logits = net(images[indices])
+                loss = nn.functional.cross_entropy(logits, labels[indices])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                sw.add_scalar("cross_entropy", loss.item(), epoch * steps + batch)
+                correct += (logits.argmax(1) == labels[indices]).sum()
+            for name, parameter in net.named_parameters():
+                sw.add_histogram(name, parameter.grad, epoch, bins=1000)
+            sw.add_scalar("train_acc", correct / len(images), epoch)
+            with torch.inference_mode():
+                correct = (net(test_images).argmax(1) == test_labels).sum()
+            sw.add_scalar("valid_acc", correct / len(test_images), epoch)
+
+
+def read(done):
+    """Return the seconds of an epoch, and the accuracy of each and what else is in the log."""
+    log = EventAccumulator(str(done.folder), {"scalars": 0})
+    log.Reload()
+    points, tags = log.Scalars("valid_acc"), log.Tags()
+    seconds = statistics.median(np.diff([point.wall_time for point in points]))
+    steps = len(log.Scalars("cross_entropy"))
+    return seconds, (points[-1].value, steps, len(tags["images"]), len(tags["histograms"]))
+
+
+def main():
+    """Compare the ways."""
+    if sys.argv[1:2] == ["published"]:
+        train_as_published(*sys.argv[2:])
+    elif sys.argv[1:2] and sys.argv[1] in THREADS:
+        train_with_torch(THREADS[sys.argv[1]], *sys.argv[2:])
+    else:
+        args = measure.parse_args(__doc__, "data_dir")
+        epochs = QUICK_EPOCHS if args.quick else EPOCHS
+        ways = {
+            name: [python, __file__, name, args.data_dir, epochs]
+            for name, python in measure.find_pythons(PACKAGES).items()
+        }
+        script = [sys.executable, measure.ROOT / "train_mnist.py", "--data-dir", args.data_dir]
+        ways["ours"] = [*script, "--epochs", epochs, "--logdir"]
+        ratios, results = measure.compare("an epoch", ways, args.rounds, read)
+        accuracy, *logged = results["ours"]
+        for name, (other, *others) in results.items():
+            assert abs(accuracy - other) < 0.02 and others == logged, (name, results)
+        measure.require(ratios["published"], 5)
+
+
+if __name__ == "__main__":
+    main()
