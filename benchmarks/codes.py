@@ -35,9 +35,14 @@ PEERS = {
 }
 
 
+def read_rgb(path):
+    """Read a (H, W, 3) uint8 RGB picture."""
+    return cv2.imread(str(path))[:, :, ::-1]
+
+
 def decode(path):
     """Read a picture and its thumbnail, (3, H, W) uint8 RGB each."""
-    pixels = cv2.imread(str(path))[:, :, ::-1]
+    pixels = read_rgb(path)
     small = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA)
     return pixels.transpose(2, 0, 1), small.transpose(2, 0, 1)
 
@@ -50,7 +55,7 @@ def load_batches(paths):
             for start in range(0, len(paths), BATCH)
         ]
         for batch in batches:
-            yield map(np.stack, zip(*(future.result() for future in batch)))
+            yield tuple(map(np.stack, zip(*(future.result() for future in batch))))
 
 
 def load_torch(work):
@@ -148,7 +153,9 @@ def prepare_onnxruntime(precision, work, paths):
 
     path = str(work / "net.onnx")
     if "int8" in precision:
-        batches = iter([{"data": batch} for batch in load_calibration(paths)])
+        # By eights, and never three of them in memory: the outputs of all layers are kept.
+        eights = [each for batch in load_calibration(paths) for each in np.split(batch, 4)]
+        batches = iter([{"data": each} for each in eights])
 
         class Reader(quantization.CalibrationDataReader):
             def get_next(self):
@@ -156,7 +163,12 @@ def prepare_onnxruntime(precision, work, paths):
 
         whole, path = str(work / "whole.onnx"), str(work / "int8.onnx")
         quantization.quant_pre_process(str(work / "net.onnx"), whole)
-        quantization.quantize_static(whole, path, Reader(), per_channel=True)
+        quantization.quantize_static(
+            *(whole, path, Reader()),
+            activation_type=quantization.QuantType.QUInt8,  # the fast one on x86-64
+            per_channel=True,
+            extra_options={"CalibMaxIntermediateOutputs": 3},
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
     session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
@@ -168,6 +180,7 @@ def prepare_openvino(precision, work, paths):
     import openvino
 
     model = openvino.Core().read_model(work / "net.onnx")
+    model.reshape([BATCH, 3, SIDE, SIDE])
     if precision == "int8":
         import nncf
 
@@ -204,7 +217,8 @@ def export_onnx(work):
 
     net, example = load_torch(Path(work)), torch.zeros(BATCH, 3, SIDE, SIDE)
     path = str(Path(work, "net.onnx"))
-    torch.onnx.export(net, example, path, input_names=["data"], dynamo=False)
+    names = {"input_names": ["data"], "dynamic_axes": {"data": {0: "count"}}}
+    torch.onnx.export(net, example, path, dynamo=False, **names)
 
 
 def collect_as_published(work, folder):
@@ -221,11 +235,11 @@ def collect_as_published(work, folder):
     started = time.perf_counter()
     paths = sorted(Path(work, "pictures").iterdir())
     for start in range(0, len(paths), 8):
-        pictures = [mx.image.imread(str(path)) for path in paths[start : start + 8]]
+        pictures = [mx.nd.array(read_rgb(path), dtype="uint8") for path in paths[start : start + 8]]
         small = [mx.image.imresize(picture, 64, 64).expand_dims(0) for picture in pictures]
         batch = mx.nd.stack(*pictures).transpose((0, 3, 1, 2)).astype("float32")
         module.forward(mx.io.DataBatch([batch]), is_train=False)
-        new = module.get_outputs()[0], mx.nd.concat(*small, dim=0)
+        new = module.get_outputs()[0].copy(), mx.nd.concat(*small, dim=0)
         arrays = [mx.nd.concat(*pair, dim=0) for pair in zip(arrays, new)] if arrays else new
     mx.nd.waitall()
     seconds = time.perf_counter() - started
@@ -233,13 +247,14 @@ def collect_as_published(work, folder):
     measure.tell(seconds=seconds, thumbnails=len(arrays[1]))
 
 
-def prepare(data_dir, work, count):
+def prepare(data_dir, count, work):
     """Save the network, and pictures that are cut to what it takes, for all."""
     from common.datasets import load_pictures
     from common.networks import load_resnet_152
 
     import mxnet as mx
 
+    work, count = Path(work), int(count)
     net, _, _ = load_resnet_152(data_dir, (3, SIDE, SIDE), mx.cpu())
     arrays = {name: each.data().asnumpy() for name, each in net.collect_params().items()}
     np.savez(work / "weights.npz", **arrays)
@@ -273,10 +288,11 @@ def compare(data_dir, count, rounds):
     """Run all in turn, and compare their codes with ours in float32."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        prepare(data_dir, work, count)
+        # In a process of its own, whose memory is not taken for that of those that follow.
+        measure.run([sys.executable, __file__, "prepare", data_dir, count], work)
         script = [sys.executable, measure.ROOT / "get_convnet_codes.py", "--offline"]
         script += ["--model", work / "net", "--images", work / "pictures"]
-        script += ["--code-layer", CODE_LAYER, "--data-dir"]
+        script += ["--code-layer", CODE_LAYER, "--max-num-images", count, "--data-dir"]
         ways = {
             "ours int8": [*script[:2], "--dtype", "int8", *script[2:]],
             "ours float32": [*script[:2], "--dtype", "float32", *script[2:]],
@@ -301,6 +317,8 @@ def main():
     """Compare all that is installed."""
     if sys.argv[1:2] == ["published"]:
         collect_as_published(*sys.argv[2:])
+    elif sys.argv[1:2] == ["prepare"]:
+        prepare(*sys.argv[2:])
     elif sys.argv[1:2] == ["onnx"]:
         export_onnx(sys.argv[2])
     elif sys.argv[1:2] and sys.argv[1] in PEERS:

@@ -302,7 +302,7 @@ class SummaryWriter(mxboard.SummaryWriter):
         batch = _to_pixels(tag, image)
         columns = 8 if len(batch) <= LARGEST_STRIP else math.isqrt(len(batch) - 1) + 1
         pixels = _make_grid(batch, columns)
-        channels, height, width = pixels.shape
+        height, width, channels = pixels.shape
         if max(height, width) > PNG_SIDE:
             raise ValueError(f"image {tag}: {height} x {width} is more than a PNG holds")
         lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
@@ -421,26 +421,33 @@ def _to_pixels(tag, image):
 
 
 def _make_grid(batch, columns, rows=1, padding=2):
-    """Lay out a (N, C, H, W) batch row by row, in `rows` or more; return (C, H', W').
+    """Lay out a (N, C, H, W) RGB batch row by row, in `rows` or more; return (H', W', C) BGR.
 
     One picture stays as it is.
     """
-    count, channels, height, width = batch.shape
+    batch = batch[:, ::-1].transpose(0, 2, 3, 1)
+    count, height, width, channels = batch.shape
     if count == 1:
-        return batch[0]
+        return np.ascontiguousarray(batch[0])
     columns = min(columns, count)
     rows = max(rows, math.ceil(count / columns))
-    cells = np.zeros((rows * columns, channels, height + padding, width + padding), batch.dtype)
-    cells[:count, :, :height, :width] = batch
-    cells = cells.reshape(rows, columns, *cells.shape[1:]).transpose(2, 0, 3, 1, 4)
-    cells = cells.reshape(channels, rows * (height + padding), -1)
-    return np.pad(cells, ((0, 0), (padding, 0), (padding, 0))) if padding else cells
+    cell_height, cell_width = height + padding, width + padding
+    sheet = np.zeros((rows * cell_height + padding, columns * cell_width + padding, channels), "u1")
+    # The pictures' places in the sheet: written to directly, for a large sheet fills the memory.
+    down, right, deeper = sheet.strides
+    places = np.lib.stride_tricks.as_strided(
+        sheet[padding:, padding:],
+        (rows, columns, height, width, channels),
+        (down * cell_height, right * cell_width, down, right, deeper),
+    )
+    full = count // columns
+    places[:full] = batch[: full * columns].reshape(full, columns, *batch.shape[1:])
+    places[full : full + 1, : count % columns] = batch[full * columns :]
+    return sheet
 
 
 def _encode(pixels, extension):
-    """Encode a (1, H, W) grey or (3, H, W) RGB picture as ".png" or ".jpg"."""
-    # BGR, as OpenCV has it, and merged by OpenCV, which is quicker at that than NumPy.
-    pixels = cv2.merge([np.ascontiguousarray(plane) for plane in pixels[::-1]])
+    """Encode a (H, W, 1) grey or (H, W, 3) BGR picture as ".png" or ".jpg"."""
     if extension == ".jpg":
         # Colours at half the resolution would run from each picture of a sheet into the next.
         full_colour = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
