@@ -5,9 +5,20 @@ In a script of your own, ``from common import SummaryWriter`` in place of
 ``common/summary.py`` are the files to copy.
 """
 
-from .compat import AVAILABLE_CORES, ended_by_ctrl_c
+import os
+import signal
+import threading
 
-with ended_by_ctrl_c():
+# An import that Ctrl-C breaks off may end in any error, so it ends the program meanwhile.
+_handler = signal.getsignal(signal.SIGINT)
+_in_main_thread = threading.current_thread() is threading.main_thread()
+if _in_main_thread and _handler == signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+try:
+    from .compat import AVAILABLE_CORES
     from .summary import SummaryWriter
+finally:
+    if _in_main_thread:
+        signal.signal(signal.SIGINT, _handler)
 
 __all__ = ["AVAILABLE_CORES", "SummaryWriter"]

@@ -25,7 +25,7 @@ from .errors import ScriptError, warn
 from .files import printable
 
 LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
-STOP_SECONDS = 1  # in which a second signal is taken for the same wish as the first
+STOP_SECONDS = 1  # within which a second signal is ignored
 
 ADVICE = {
     errno.ENOSPC: "free some space, or choose another folder",
@@ -183,48 +183,48 @@ def run(main):
             show(unraisable)
 
     heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
-    for number in heeded:
-        signal.signal(number, stop)
-    signal.signal(signal.SIGALRM, stop_again)
-    sys.unraisablehook = stop_soon
     error = None
     try:
+        sys.unraisablehook = stop_soon
+        signal.signal(signal.SIGALRM, stop_again)
+        for number in heeded:
+            signal.signal(number, stop)
         try:
             main()
         finally:
-            # What is left to do is not worth stopping, and how it ends is settled.
+            # From here on signals are ignored: the exit status is decided.
             for number in (*heeded, signal.SIGALRM):
                 signal.signal(number, signal.SIG_IGN)
     except BaseException as raised:
         error = raised
     if stops:  # also where a library made another error of it, or none
-        warn(f"stopped by {STOP_SIGNALS[stops[0][1]]}")
-        status = 128 + stops[0][1]
+        line, status = f"stopped by {STOP_SIGNALS[stops[0][1]]}", 128 + stops[0][1]
     elif error is None:
         for number in heeded:
             signal.signal(number, signal.SIG_DFL)
         return
-    elif line := _describe(error):
-        warn(f"error: {line}")
-        status = getattr(error, "status", 1)
+    elif description := _describe(error):
+        line, status = f"error: {description}", getattr(error, "status", 1)
     else:
         raise error
+    with contextlib.suppress(OSError):  # of a full or closed standard error
+        warn(line)
     # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
     os._exit(status)
 
 
 def _describe(error):
-    """Say in one line what went wrong and what to do; nothing if it is a bug, or the end."""
+    """Say in one line what went wrong and what to do; None for a bug, which needs its traceback."""
     message = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, ScriptError):
         return str(error)
-    if isinstance(error, MemoryError) or "bad_alloc" in message[-1] or "memory" in message[-1]:
-        return "there is too little memory: try a smaller --batch-size, or smaller pictures"
     if isinstance(error, OSError):
-        # Of all that a script writes to, only what it prints has no name.
+        # Every file that a script writes to has a name; what it prints has none.
         where = os.fsdecode(error.filename or "standard output" * (error.errno in WRITE_ERRORS))
         parts = where, error.strerror or message[-1], ADVICE.get(error.errno)
         return ": ".join(filter(None, parts))
-    if isinstance(error, LIBRARY_ERRORS):
+    if isinstance(error, LIBRARY_ERRORS) and not re.search("bad_alloc|memory", str(error), re.I):
         return f"{message[-1]}: try other arguments"
+    if isinstance(error, (MemoryError, *LIBRARY_ERRORS)):
+        return "there is too little memory: try a smaller --batch-size, or smaller pictures"
     return None

@@ -89,8 +89,11 @@ def _read_description(path):
     """Return what `save_codes` was given, or None if somebody else wrote it."""
     try:
         description = json.loads(read_file(path))
-        names = [*description["class_names"], *(description.get("output_names") or [])]
-        fits = all(isinstance(description[key], kind) for key, kind in DESCRIPTION.items())
+        outputs = description.get("output_names") or []
+        names = [*description["class_names"], *outputs]
+        fits = isinstance(outputs, list) and all(
+            isinstance(description[key], kind) for key, kind in DESCRIPTION.items()
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return description if fits and all(isinstance(name, str) for name in names) else None
@@ -143,8 +146,9 @@ def _class_key(name):
 def neighbor_precision(codes, labels, k=5):
     """Return the share of the k nearest neighbours that have a picture's class, and chance's.
 
-    Neighbours are the nearest by cosine. Of many pictures a share is judged. Pictures that are
-    alone in their class have no say; None if all are alone, or if there is one class only.
+    Neighbours are the nearest by cosine. Of more than MOST_JUDGES pictures an even sample is
+    judged. Pictures that are alone in their class have no say; None if all are alone, or if there
+    is one class only.
     """
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     judges = np.flatnonzero(sizes[classes] > 1)

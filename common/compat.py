@@ -9,16 +9,13 @@ is no longer so:
 - warnings that only the authors of MXNet and MXBoard could act on are hidden.
 """
 
-import contextlib
 import functools
 import importlib
 import math
 import os
 import platform
 import re
-import signal
 import sys
-import threading
 import warnings
 from pathlib import Path
 
@@ -49,21 +46,6 @@ def _open_closed_streams():
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (stays open)
-
-
-@contextlib.contextmanager
-def ended_by_ctrl_c():
-    """End the program at once on Ctrl-C: an import that it breaks off may end in any error."""
-    handler = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if handler != signal.default_int_handler or not in_main_thread:
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _check_python():
@@ -181,9 +163,8 @@ _open_closed_streams()
 _check_python()
 _set_environment()
 try:
-    with ended_by_ctrl_c():
-        _restore_numpy_names()
-        _lend_tensorboard_protos()
-        _import_quietly("mxnet", "mxboard")
+    _restore_numpy_names()
+    _lend_tensorboard_protos()
+    _import_quietly("mxnet", "mxboard")
 except (ModuleNotFoundError, OSError) as error:
     raise CannotRunError(_explain(error)) from error

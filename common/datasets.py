@@ -148,8 +148,9 @@ class PictureFolder(Pictures):
         self._folder = Path(os.path.abspath(folder))
         unreadable = []
         # Not one walk that follows links: a class may be a link, but a link may lead in circles.
-        classes = [each.path for each in os.scandir(self._folder) if each.is_dir()]
-        walks = [os.walk(each, onerror=lambda e: unreadable.append(e.filename)) for each in classes]
+        folders = [each for each in os.scandir(self._folder) if each.is_dir()]
+        folders = [each.path for each in folders if not each.name.startswith(".")]
+        walks = [os.walk(each, onerror=lambda e: unreadable.append(e.filename)) for each in folders]
         paths = (
             Path(parent, name)
             for parent, _, names in (next(os.walk(self._folder)), *itertools.chain(*walks))
@@ -158,6 +159,8 @@ class PictureFolder(Pictures):
         )
         names = sorted(path.relative_to(self._folder) for path in paths)
         names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        if not names and unreadable:
+            raise ScriptError(f"{unreadable[0]} cannot be read: change its permissions")
         if not names:
             raise ScriptError(f"{folder} has no pictures: choose a folder with a subfolder a class")
         labels = [name.parts[0] if len(name.parts) > 1 else self._folder.name for name in names]
@@ -185,6 +188,7 @@ class PictureRecords(Pictures):
         name = native_name(self._file)
         try:
             positions = None if index.is_file() else _find_records(name)
+            self._file.seek(0)  # which macOS goes on from
             self._records = mx.recordio.MXIndexedRecordIO(
                 str(index) if index.is_file() else os.devnull, name, "r"
             )
@@ -287,7 +291,8 @@ def unpack_imagenette(data_dir, offline=False):
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
             wanted = f"{IMAGENETTE}/val/"
             tar.extractall(part, (each for each in tar if each.name.startswith(wanted)))
-            os.replace(part / IMAGENETTE, folder)
+            if not folder.exists():  # which another run may have made meanwhile
+                os.replace(part / IMAGENETTE, folder)
     return folder / "val"
 
 

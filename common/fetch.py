@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pooch
 import requests
@@ -21,6 +21,7 @@ ANSWER_SECONDS = 5
 # A mirror that sends less than this rate over so long has fallen silent.
 SILENCE_SECONDS, LOWEST_RATE = 30, 10_000
 CHUNK = 2**16
+MOST_REDIRECTS = 5
 NO_ANSWER = "no answer"
 WRONG_DIGEST = "what it sent has a wrong digest"
 
@@ -172,7 +173,7 @@ def _download(paths):
                 if not reasons[mirror]:
                     break
                 if reasons[mirror] == NO_ANSWER:
-                    silent[mirror] = NO_ANSWER  # It is not waited for again.
+                    silent[mirror] = NO_ANSWER  # so that no file waits for it again
             else:
                 failed[path] = _tell(path, reasons)
                 if WRONG_DIGEST in reasons.values():
@@ -245,7 +246,18 @@ def _download_url(size, url, output, _):
     try:
         # Some mirrors would unpack a .gz on its way.
         headers, timeout = {"Accept-Encoding": "identity"}, (ANSWER_SECONDS, SILENCE_SECONDS)
-        response = requests.get(url, headers=headers, timeout=timeout, stream=True)
+        options = {"headers": headers, "timeout": timeout, "stream": True}
+        session = requests.Session()
+        # It would read all that a redirect sends before it follows it.
+        session.get_redirect_target = lambda response: None
+        for _ in range(MOST_REDIRECTS):
+            response = session.get(url, **options)
+            if not response.is_redirect:
+                break
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+        else:
+            raise requests.TooManyRedirects
     except ValueError as error:  # A redirect may lead to any text; pooch's own are about digests.
         raise requests.exceptions.InvalidURL from error
     bar = tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)

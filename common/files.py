@@ -5,6 +5,7 @@ import errno
 import fcntl
 import math
 import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -19,8 +20,8 @@ LARGEST_RANK = 32
 
 
 def printable(name):
-    """Replace the bytes of a file name that are not UTF-8."""
-    return os.fsencode(name).decode(errors="replace")
+    """Replace what Python reads for the bytes of a file name that are not UTF-8."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", os.fsdecode(name))
 
 
 def make_folder(path):
@@ -98,6 +99,7 @@ def load_arrays(path):
     """Return the list or dict of arrays that MXNet saved; a `ValueError` says it is damaged."""
     with open_file(path) as file:
         _check_headers(file)
+        file.seek(0)  # which macOS goes on from
         return mx.nd.load(native_name(file))
 
 
@@ -122,12 +124,11 @@ def _check_headers(file):
             # In files of MXNet before 0.12 an array begins with its rank.
             old = first not in {OLD_ARRAY_MAGIC, *ARRAY_MAGICS}
             rank = first if old else read("i")[0]
-            if not (magic == LIST_MAGIC and dense and 0 <= rank <= LARGEST_RANK):
+            if not (magic == LIST_MAGIC and dense and 1 <= rank <= LARGEST_RANK):
                 raise ValueError("no list of dense arrays")
             shape = read(f"{rank}{'I' if old else 'q'}")
-            if rank:
-                *_, dtype = read("iii")  # The first two are the device.
-                skip(ITEM_SIZES[dtype] * math.prod(shape) if min(shape) > 0 else -1)
+            *_, dtype = read("iii")  # The first two are the device.
+            skip(ITEM_SIZES[dtype] * math.prod(shape) if min(shape) > 0 else -1)
         (names,) = read("Q")
         for _ in range(names):
             skip(*read("Q"))

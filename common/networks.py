@@ -154,7 +154,7 @@ def load_checkpoint(prefix):
 
 
 def _mend(symbol):
-    """Take from a symbol what MXNet checks although it should not, and check what it does not."""
+    """Work around checks of MXNet's that are wrong, and add two that it lacks."""
     graph = json.loads(symbol.tojson())
     for node in graph["nodes"]:
         attrs = node.get("attrs", {})

@@ -71,13 +71,13 @@ class EventFileWriter:
     logdir : str
         Folder of the event file; made if it is missing.
     max_queue : int
-        Taken for MXBoard's sake: no event waits.
+        Ignored, for no event waits; kept for compatibility with MXBoard.
     flush_secs : float
-        Taken for MXBoard's sake as well.
+        Ignored; kept for compatibility with MXBoard.
     filename_suffix : str, optional
         What to end the file's name with.
     verbose : bool
-        Taken for MXBoard's sake; there is nothing to say.
+        Ignored; kept for compatibility with MXBoard.
 
     Raises
     ------
@@ -151,9 +151,9 @@ class SummaryWriter(mxboard.SummaryWriter):
     logdir : str
         Folder to open with ``tensorboard --logdir``; made if it is missing.
     max_queue : int
-        Taken for MXBoard's sake: events are written at once, and none waits.
+        Ignored, for events are written at once; kept for compatibility with MXBoard.
     flush_secs : float
-        Taken for MXBoard's sake as well.
+        Ignored; kept for compatibility with MXBoard.
     filename_suffix : str, optional
         What to end the event file's name with.
     verbose : bool

@@ -59,7 +59,7 @@ def finish(process):
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("open('/nowhere/at/all')", "/nowhere/at/all: No such file or directory"),
+        ("open('/nowhere/of/memory')", "/nowhere/of/memory: No such file or directory"),
         ("raise MemoryError", "too little memory: try a smaller --batch-size"),
         ("open('\\0')", "embedded null byte: try other arguments"),
     ],

@@ -204,6 +204,7 @@ def change(saved, **changes):
         {"class_names": [1, 2, 3]},
         {"class_names": None},
         {"output_names": 7},
+        {"output_names": {"0": "cat"}},
         {"output_names": [None] * 20},
         {"pictures": 1},
         {"weights": ["a"]},

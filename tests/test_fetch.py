@@ -288,6 +288,21 @@ def test_own_mirror_that_is_no_address_leaves_the_others_and_its_password_unknow
     assert "secret" not in said and "Traceback" not in said
 
 
+def test_what_a_redirect_sends_is_not_read(mirrors, mirror, http_folder, data, tmp_path):
+    class Handler(_Half):
+        def do_GET(self):  # noqa: N802
+            self.send_response(302)
+            self.send_header("Location", f"{mirror[0]}/{NAME}")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(2**16))
+
+    mirrors(http_folder(tmp_path, Handler)[0])
+    fetch([NAME], data)
+    assert contents(data) == {NAME: CONTENT}
+
+
 def test_redirect_to_no_address_is_not_called_a_wrong_digest(mirrors, http_folder, data, tmp_path):
     class Handler(_Half):
         def do_GET(self):  # noqa: N802

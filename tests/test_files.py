@@ -76,6 +76,7 @@ def test_arrays_that_mxnet_saved_before_0_12_are_loaded(tmp_path):
         (16, "Q", 2**40),  # how many arrays it has
         (28, "i", 1),  # that an array is sparse
         (32, "i", 2**31 - 1),  # its rank
+        (32, "i", 0),
         (36, "q", -1),  # one of its dimensions
         (36, "q", 2**60),
         (60, "i", 99),  # its dtype

@@ -333,7 +333,6 @@ def run_on_processor(flags, folder, code):
 def test_int8_is_tried_only_where_the_processor_is_fast_in_it(flags, dtype, tmp_path):
     code = """
 import sys
-from pathlib import Path
 sys.path.insert(0, "tests")
 from test_networks import *
 _, dtype, _ = choose_dtype(small_network(), "auto", batches_of(pictures(20)), SHAPE, CPU)
@@ -388,7 +387,6 @@ def test_global_pooling_with_a_kernel_larger_than_the_map_works_in_int8_at_every
 def test_convolution_that_amx_corrupts_the_heap_with_runs_in_int8_where_amx_is_asked_for():
     code = """
 import sys
-from pathlib import Path
 sys.path.insert(0, "tests")
 from test_networks import *
 maps = mx.sym.Variable("data")

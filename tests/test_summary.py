@@ -628,7 +628,9 @@ def test_forked_process_is_told_to_open_a_writer_of_its_own(tmp_path):
                 sw.add_scalar("x", 2, 1)
         except RuntimeError as error:
             os.write(write, str(error).encode())
-        os._exit(0)
+        finally:
+            os._exit(0)
+    os.close(write)
     os.waitpid(child, 0)
     said = os.read(read, 1000).decode()
     assert f"opened by process {os.getpid()}" in said and f"this is process {child}" in said
