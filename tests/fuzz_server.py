@@ -14,7 +14,9 @@ import time
 import traceback
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
+# A process with threads cannot be forked safely: none for MXNet's engine, OpenMP and NumPy.
+os.environ["MXNET_ENGINE_TYPE"] = "NaiveEngine"
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import common.synthetic
 from common import cli
