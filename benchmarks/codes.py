@@ -26,7 +26,7 @@ CALIBRATION = 64  # pictures
 CODE_LAYER = "dense0_fwd_output"
 CORES = len(os.sched_getaffinity(0))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BLOCKS = {1: (3, 256, 1), 2: (8, 512, 2), 3: (36, 1024, 2), 4: (3, 2048, 2)}
+BLOCKS = {1: (3, 1), 2: (8, 2), 3: (36, 2), 4: (3, 2)}  # how many a stage, and its stride
 PEERS = {
     **dict.fromkeys(("PyTorch float32", "PyTorch bfloat16, compiled"), "torch onnx"),
     **dict.fromkeys(("ONNX Runtime float32", "ONNX Runtime int8"), "onnxruntime onnx"),
@@ -104,7 +104,7 @@ def load_torch(work):
             super().__init__()
             layers = [norm("batchnorm0"), conv("conv0", 2, 3), norm("batchnorm1"), nn.ReLU()]
             layers.append(nn.MaxPool2d(3, 2, 1))
-            for stage, (count, _, stride) in BLOCKS.items():
+            for stage, (count, stride) in BLOCKS.items():
                 for number in range(count):
                     first_conv = 3 * number + (number > 0)
                     layers.append(Block(stage, number, first_conv, stride if number == 0 else 1))

@@ -29,12 +29,10 @@ def plot_as_published(data_dir, logdir):
     """Log the seven pictures, one filter and one map at a time."""
     import common  # noqa: F401 (lets MXNet and MXBoard run)
 
-    import mxboard.event_file_writer
     import mxnet as mx
 
-    mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
     swan = mx.nd.load(f"{data_dir}/imagenet_swan.ndarray")[0]
-    with mxboard.SummaryWriter(logdir, flush_secs=5, verbose=False) as sw:
+    with measure.open_mxboard(logdir) as sw:
         sw.add_image("swan", swan)
         for name, has_bias in LAYERS.items():
             mean = mx.nd.array(MEAN_RGB if "inception" in name else (0, 0, 0)).reshape((3, 1, 1))

@@ -120,6 +120,16 @@ def compare(job, ways, rounds, read, warm_ups=1):
     return {name: statistics.median(each) for name, each in ratios.items()}, results
 
 
+def open_mxboard(logdir):
+    """Open MXBoard's own SummaryWriter, with its own event writer in place of ours."""
+    import common  # noqa: F401 (lets MXNet and MXBoard run)
+
+    import mxboard.event_file_writer
+
+    mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
+    return mxboard.SummaryWriter(logdir, flush_secs=5, verbose=False)
+
+
 def tell(**figures):
     """Print what a program measured of itself, for `told` to read."""
     print(json.dumps(figures))

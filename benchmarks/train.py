@@ -31,11 +31,9 @@ def train_as_published(data_dir, epochs, logdir):
     """Train and log, one image, one reading and one event at a time."""
     import common  # noqa: F401 (lets MXNet and MXBoard run)
 
-    import mxboard.event_file_writer
     import mxnet as mx
     from mxnet import autograd, gluon
 
-    mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
     train_data, test_data = (
         gluon.data.DataLoader(
             gluon.data.vision.MNIST(data_dir, train, transform=to_float),
@@ -54,7 +52,7 @@ def train_as_published(data_dir, epochs, logdir):
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 
     step = 0
-    with mxboard.SummaryWriter(logdir, flush_secs=5, verbose=False) as sw:
+    with measure.open_mxboard(logdir) as sw:
         for epoch in range(int(epochs)):
             train_acc, valid_acc = mx.metric.Accuracy(), mx.metric.Accuracy()
             for batch, (images, labels) in enumerate(train_data):

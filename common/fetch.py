@@ -166,22 +166,25 @@ def _download(paths):
             size = max(0.1, sum(file.size for file in files) / 1e6)
             purposes = ", ".join(dict.fromkeys(file.purpose for file in files))
             warn(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
-        for path in coming:
-            reasons = {}
-            for mirror in _mirrors(path):
-                reasons[mirror] = silent.get(mirror) or _download_from(mirror, path, part)
-                if not reasons[mirror]:
-                    break
-                if reasons[mirror] == NO_ANSWER:
-                    silent[mirror] = NO_ANSWER  # so that no file waits for it again
-            else:
-                failed[path] = _tell(path, reasons)
-                if WRONG_DIGEST in reasons.values():
-                    raise ScriptError(
-                        f"{path.name} cannot be fetched whole ({failed[path]}): try again later, "
-                        "or with --offline"
-                    )
+        failed.update((path, why) for path in coming if (why := _try_mirrors(path, silent, part)))
     return failed
+
+
+def _try_mirrors(path, silent, part):
+    """Fetch a file from the first mirror that has it; return why not if none has."""
+    reasons = {}
+    for mirror in _mirrors(path):
+        reasons[mirror] = silent.get(mirror) or _download_from(mirror, path, part)
+        if not reasons[mirror]:
+            return None
+        if reasons[mirror] == NO_ANSWER:
+            silent[mirror] = NO_ANSWER  # so that no file waits for it again
+    why = _tell(path, reasons)
+    if WRONG_DIGEST in reasons.values():
+        raise ScriptError(
+            f"{path.name} cannot be fetched whole ({why}): try again later, or with --offline"
+        )
+    return why
 
 
 def _tell(path, reasons):
@@ -206,7 +209,8 @@ def _host(mirror):
 def _find_silent(mirrors):
     """Ask all mirrors at once whether they are there; return those that are not, and why.
 
-    One after the other, or with a name server that does not answer, this could take minutes.
+    One after the other, or with a name server that does not answer, this could take minutes. The
+    answer is kept, and mirrors that fall silent later are added to it.
     """
     reasons = dict.fromkeys(mirrors, NO_ANSWER)
 

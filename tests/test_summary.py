@@ -660,7 +660,6 @@ def test_picture_without_pixels_or_with_too_many_is_refused_by_its_tag(shape, wo
 def test_embeddings_that_are_logged_at_once_are_all_listed(tmp_path):
     code = f"""
 import sys
-import threading
 import numpy as np
 from common import SummaryWriter
 with SummaryWriter({str(tmp_path)!r}) as sw:
