@@ -55,6 +55,12 @@ def parse_args():
     parser.add_argument(
         "--momentum", type=cli.number(float, 0, 1), default=0.9, help="momentum of SGD"
     )
+    parser.add_argument(
+        "--kv-store",
+        choices=("device", "dist_sync"),
+        default="device",
+        help="dist_sync: train together with other processes, as the README shows",
+    )
     parser.add_argument("--cuda", action="store_true", help="train on GPU 0")
     parser.add_argument(
         "--log-interval", type=positive, default=100, help="batches between two lines"
@@ -88,6 +94,16 @@ def count_correct(logits, labels):
     return (logits.argmax(axis=-1) == labels).sum(axis=-1)
 
 
+def share_weights(trainer):
+    """Have all workers start from the weights of worker 0.
+
+    MXNet would do it in the first step, where the gradients sometimes overtake the weights, and are
+    taken for them. Saving the optimizer's state, of which there is none yet, does it before.
+    """
+    trainer.save_states(os.devnull)
+    nd.waitall()
+
+
 def log_codes(tag, net, images, labels, sw):
     """Log what the 64-unit layer makes of digits, and what the network takes them for."""
     codes = net[1](net[0](images))
@@ -98,15 +114,17 @@ def log_codes(tag, net, images, labels, sw):
     sw.add_embedding(tag, codes, table, images)
 
 
-def train_epoch(net, trainer, images, labels, epoch, args, rng, sw):
+def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
     """Take a step for each batch, in random order, and log its loss; return the accuracy."""
     steps = len(images) // args.batch_size  # drop the last partial batch
     shuffled = rng.permutation(len(images))[: steps * args.batch_size]
     order = nd.array(shuffled.reshape(steps, -1), images.context, dtype="int32")
-    sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
+    if kv.rank == 0:
+        sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
+    order = order[:, kv.rank :: kv.num_workers]  # this worker's part of each batch
 
     unread, correct = [], 0
-    bar = tqdm(order, f"epoch {epoch}", unit="batch", disable=None)
+    bar = tqdm(order, f"epoch {epoch}", unit="batch", disable=None if kv.rank == 0 else True)
     for batch, (indices, batch_labels) in enumerate(zip(bar, labels.take(order))):
         with autograd.record():
             logits = net(images.take(indices))
@@ -125,63 +143,88 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, sw):
             if not np.isfinite(loss):
                 raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
             correct += hits
-            accuracy = correct / (args.batch_size * (seen + 1))
-            if seen > 0 and seen % args.log_interval == 0:
+            accuracy = correct / (order.shape[1] * (seen + 1))
+            if kv.rank == 0 and seen > 0 and seen % args.log_interval == 0:
                 tqdm.write(f"[Epoch {epoch} Batch {seen}] Training: accuracy={accuracy:f}")
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
         unread = []
     return accuracy
 
 
+def make_log_folder(args, kv):
+    """Make the folder of this process's log, each worker's its own; warn of an earlier training."""
+    logdir = f"{args.logdir}/worker-{kv.rank}" if args.kv_store == "dist_sync" else args.logdir
+    make_folder(logdir)
+    if any(Path(logdir).glob(f"*{LOG_SUFFIX}")):
+        warn(
+            f"{logdir} holds a training already, and TensorBoard will show this one in its "
+            "place: to see both, give each a --logdir logs/NAME"
+        )
+    return logdir
+
+
+def check_batch_size(batch_size, images, kv):
+    """Refuse a batch that the images do not fill, or that the workers cannot share."""
+    problem = None
+    if batch_size > len(images):
+        problem = f"is more than the {len(images)} images"
+    elif batch_size % kv.num_workers:
+        problem = f"cannot be shared by {kv.num_workers} workers"
+    if problem:
+        raise ScriptError(f"argument --batch-size: {batch_size} {problem}", status=2)
+
+
 def main():
     """Train, and log everything there is to see."""
     args = parse_args()
     ctx = cli.context("gpu" if args.cuda else "cpu")
-    make_folder(args.logdir)
-    if any(Path(args.logdir).glob(f"*{LOG_SUFFIX}")):
-        warn(
-            f"{args.logdir} holds a training already, and TensorBoard will show this one in its "
-            "place: to see both, give each a --logdir logs/NAME"
-        )
+    cli.watch_waits(args.kv_store)
+    kv = mx.kv.create(args.kv_store)
+    logdir = make_log_folder(args, kv)
     train_set, test_set, source = load_mnist(args.data_dir, args.offline)
     (images, labels), (test_images, test_labels) = (
         to_device(*each, ctx) for each in (train_set, test_set)
     )
-    if args.batch_size > len(images):
-        raise ScriptError(
-            f"argument --batch-size: {args.batch_size} is more than the {len(images)} images",
-            status=2,
-        )
+    check_batch_size(args.batch_size, images, kv)
 
     mx.random.seed(args.seed)
     rng = np.random.default_rng(args.seed)
     net = build_net(ctx)
     trainer = gluon.Trainer(
-        net.collect_params(), "sgd", {"learning_rate": args.lr, "momentum": args.momentum}
+        net.collect_params(),
+        "sgd",
+        {"learning_rate": args.lr, "momentum": args.momentum},
+        kvstore=kv,
+        update_on_kvstore=False,  # or else a distributed store leaves weights in grad()
     )
 
-    with SummaryWriter(args.logdir, flush_secs=5, filename_suffix=LOG_SUFFIX) as sw:
+    with SummaryWriter(logdir, flush_secs=5, filename_suffix=LOG_SUFFIX) as sw:
         sw.add_text("mnist_data", source)
         net(images[:1])  # The first forward pass is what draws the graph.
-        sw.add_graph(net)
-        log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
+        share_weights(trainer)
+        if kv.rank == 0:
+            sw.add_graph(net)
+            log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
 
         for epoch in range(args.epochs):
-            train_acc = train_epoch(net, trainer, images, labels, epoch, args, rng, sw)
+            train_acc = train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw)
+            sw.add_scalar("train_acc", train_acc, epoch)
+            if kv.rank > 0:
+                continue  # Gradients and weights are the same in all workers.
+
             for name, parameter in net.collect_params().items():
                 sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
             print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
-            sw.add_scalar("train_acc", train_acc, epoch)
 
             correct = count_correct(net(test_images), test_labels)
             valid_acc = correct.asscalar() / len(test_images)
             print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
             sw.add_scalar("valid_acc", valid_acc, epoch)
 
-        log_codes("mnist_codes", net, test_images[:CODES], test_labels[:CODES], sw)
-
-    print("finished training")
-    cli.tell_how_to_see(args.logdir)
+        if kv.rank == 0:
+            log_codes("mnist_codes", net, test_images[:CODES], test_labels[:CODES], sw)
+            print("finished training")
+            cli.tell_how_to_see(args.logdir)
 
 
 if __name__ == "__main__":

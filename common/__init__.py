@@ -9,11 +9,15 @@ import os
 import signal
 import threading
 
-# An import that Ctrl-C breaks off may end in any error, so it ends the program meanwhile.
+# An import that Ctrl-C breaks off may end in any error, so it ends the program meanwhile. MXNet's
+# scheduler and servers never leave the import, and no handler of Python's would run there.
 _handler = signal.getsignal(signal.SIGINT)
 _in_main_thread = threading.current_thread() is threading.main_thread()
 if _in_main_thread and _handler == signal.default_int_handler:
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    _is_worker = os.environ.get("DMLC_ROLE", "worker") == "worker"
+    signal.signal(
+        signal.SIGINT, (lambda number, _: os._exit(128 + number)) if _is_worker else signal.SIG_DFL
+    )
 try:
     from .compat import AVAILABLE_CORES
     from .summary import SummaryWriter

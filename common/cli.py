@@ -12,20 +12,24 @@ for _number in STOP_SIGNALS:
 import argparse
 import contextlib
 import errno
+import gc
 import math
 import re
 import shlex
 import sys
+import threading
 import time
 
 import cv2
 import mxnet as mx
 
+from .compat import CannotRunError, check_cluster
 from .errors import ScriptError, warn
 from .files import printable
 
 LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
 STOP_SECONDS = 1  # within which a second signal is ignored
+WAIT_SECONDS = 60  # after which another process that does not answer is taken to be gone
 
 ADVICE = {
     errno.ENOSPC: "free some space, or choose another folder",
@@ -39,6 +43,8 @@ ADVICE = {
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
 # What libraries raise about an argument or a path that is odd in a way nobody thought of.
 LIBRARY_ERRORS = (ValueError, OverflowError, RecursionError, cv2.error, mx.MXNetError)
+
+_advice = ""  # that the last line of a distributed training ends in
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -159,6 +165,52 @@ def held_signals():
         signal.raise_signal(came[0])
 
 
+def watch_waits(kv_store):
+    """Check what `kv_store` needs; from then on end this process if it waits in vain for others.
+
+    MXNet waits for ever, in a call that nothing can break off. Python runs a signal's handler
+    between two steps of the main thread, so a thread sends a signal again and again, and as long as
+    its handler runs, MXNet does not hold the main thread.
+    """
+    global _advice
+    if kv_store == "device":
+        return
+    try:
+        check_cluster()
+    except CannotRunError as error:
+        raise ScriptError(f"argument --kv-store: {error}") from error
+    _advice = "; the scheduler and the servers may be left: end them with Ctrl-C or kill"
+    limit = float(os.environ.get("MXBOARD_DEMO_WAIT_SECONDS", WAIT_SECONDS))
+    last_reply = time.monotonic()
+    signals, write_end = os.pipe()  # every signal that came, the moment it does
+
+    def reply(number, frame):
+        nonlocal last_reply
+        last_reply = time.monotonic()
+
+    def watch():
+        while time.monotonic() - last_reply < limit:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGURG)
+            time.sleep(0.5)
+            for number in STOP_SIGNALS.keys() & set(os.read(signals, 1000)):
+                time.sleep(2 * STOP_SECONDS)  # for `run` to do it, if the main thread can
+                _end(f"stopped by {STOP_SIGNALS[number]}", 128 + number)
+        _end(f"error: no answer for {limit:g} seconds: another process has probably gone", 1)
+
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGURG, reply)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end(line, status):
+    """Print the line on standard error and end the process, from whichever thread."""
+    with contextlib.suppress(OSError):  # of a full or closed standard error
+        warn(line + _advice)
+    # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
+    os._exit(status)
+
+
 def run(main):
     """Run a script's `main`; turn what a user can cause into one line and an exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -191,6 +243,7 @@ def run(main):
             signal.signal(number, stop)
         try:
             main()
+            gc.collect()  # frees MXNet's store, whose last act is to wait for the other processes
         finally:
             # From here on signals are ignored: the exit status is decided.
             for number in (*heeded, signal.SIGALRM):
@@ -207,10 +260,7 @@ def run(main):
         line, status = f"error: {description}", getattr(error, "status", 1)
     else:
         raise error
-    with contextlib.suppress(OSError):  # of a full or closed standard error
-        warn(line)
-    # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
-    os._exit(status)
+    _end(line, status)
 
 
 def _describe(error):

@@ -27,6 +27,12 @@ MXBOARD_PROTOS = (
     *("attr_value", "event", "graph", "node_def", "resource_handle", "summary"),
     *("tensor", "tensor_shape", "types", "versions"),
 )
+# What every process of a distributed training must be told, and how it looks.
+CLUSTER_VARIABLES = {
+    "DMLC_ROLE": "scheduler|server|worker",
+    "DMLC_PS_ROOT_URI": ".+",
+    **dict.fromkeys(("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER"), "[1-9][0-9]*"),
+}
 
 
 class CannotRunError(ImportError):
@@ -59,6 +65,17 @@ def _check_python():
     if current < OLDEST_PYTHON:
         raise CannotRunError(f"{tested}: make the virtual environment with one of those")
     print(f"{tested}: going on, it may well work", file=sys.stderr)
+
+
+def check_cluster():
+    """Name the variable that is missing or wrong: MXNet would crash, or wait for ever."""
+    for name, pattern in CLUSTER_VARIABLES.items():
+        value = os.environ.get(name)
+        if not re.fullmatch(pattern, value or ""):
+            raise CannotRunError(
+                f"the environment variable {name} is {value or 'not set'}: "
+                "the README, Several machines, says what it must be"
+            )
 
 
 def _available_cores():
@@ -162,9 +179,16 @@ sys.excepthook = _show_in_one_line
 _open_closed_streams()
 _check_python()
 _set_environment()
+if os.environ.get("DMLC_ROLE", "worker") != "worker":
+    check_cluster()  # The import is all that MXNet's scheduler and servers do.
 try:
     _restore_numpy_names()
     _lend_tensorboard_protos()
     _import_quietly("mxnet", "mxboard")
 except (ModuleNotFoundError, OSError) as error:
     raise CannotRunError(_explain(error)) from error
+except RuntimeError as error:  # MXNetError, of a scheduler or a server
+    raise CannotRunError(
+        f"MXNet's {os.environ.get('DMLC_ROLE')} cannot start ({str(error).split(': ')[-1].strip()})"
+        ": is DMLC_PS_ROOT_URI this machine's, and DMLC_PS_ROOT_PORT free?"
+    ) from error
