@@ -147,11 +147,10 @@ def test_gradients_of_worker_0_are_the_sum_over_all_workers(alone, logs):
     names = alone.Tags()["histograms"]
     assert len(names) == 6 and names == logs[4][0].Tags()["histograms"]
     for name in names:
+        # After a hundred steps; weights would be of another order of magnitude.
         expected, found = (log.Histograms(name)[0].histogram_value for log in (alone, logs[4][0]))
         for statistic in ("min", "max", "sum_squares"):
-            assert getattr(found, statistic) == pytest.approx(
-                getattr(expected, statistic), rel=0.02
-            )
+            assert getattr(found, statistic) == pytest.approx(getattr(expected, statistic), rel=0.2)
 
 
 def test_worker_0_logs_what_a_single_process_does_and_the_others_their_curves(alone, logs):
