@@ -179,7 +179,8 @@ sys.excepthook = _show_in_one_line
 _open_closed_streams()
 _check_python()
 _set_environment()
-if os.environ.get("DMLC_ROLE", "worker") != "worker":
+_serves = os.environ.get("DMLC_ROLE", "worker") != "worker"
+if _serves:
     check_cluster()  # The import is all that MXNet's scheduler and servers do.
 try:
     _restore_numpy_names()
@@ -187,7 +188,9 @@ try:
     _import_quietly("mxnet", "mxboard")
 except (ModuleNotFoundError, OSError) as error:
     raise CannotRunError(_explain(error)) from error
-except RuntimeError as error:  # MXNetError, of a scheduler or a server
+except RuntimeError as error:  # MXNetError, which is about the cluster only in a server
+    if not _serves:
+        raise
     raise CannotRunError(
         f"MXNet's {os.environ.get('DMLC_ROLE')} cannot start ({str(error).split(': ')[-1].strip()})"
         ": is DMLC_PS_ROOT_URI this machine's, and DMLC_PS_ROOT_PORT free?"
