@@ -44,7 +44,7 @@ WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
 # What libraries raise about an argument or a path that is odd in a way nobody thought of.
 LIBRARY_ERRORS = (ValueError, OverflowError, RecursionError, cv2.error, mx.MXNetError)
 
-_advice = ""  # that the last line of a distributed training ends in
+_has_peers = False  # whether this process trains together with others
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -172,14 +172,14 @@ def watch_waits(kv_store):
     between two steps of the main thread, so a thread sends a signal again and again, and as long as
     its handler runs, MXNet does not hold the main thread.
     """
-    global _advice
+    global _has_peers
     if kv_store == "device":
         return
     try:
         check_cluster()
     except CannotRunError as error:
         raise ScriptError(f"argument --kv-store: {error}") from error
-    _advice = "; the scheduler and the servers may be left: end them with Ctrl-C or kill"
+    _has_peers = True
     limit = float(os.environ.get("MXBOARD_DEMO_WAIT_SECONDS", WAIT_SECONDS))
     last_reply = time.monotonic()
     signals, write_end = os.pipe()  # every signal that came, the moment it does
@@ -205,8 +205,10 @@ def watch_waits(kv_store):
 
 def _end(line, status):
     """Print the line on standard error and end the process, from whichever thread."""
+    if _has_peers:
+        line += "; the scheduler and the servers may be left: end them with Ctrl-C or kill"
     with contextlib.suppress(OSError):  # of a full or closed standard error
-        warn(line + _advice)
+        warn(line)
     # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
     os._exit(status)
 
@@ -243,7 +245,8 @@ def run(main):
             signal.signal(number, stop)
         try:
             main()
-            gc.collect()  # frees MXNet's store, whose last act is to wait for the other processes
+            if _has_peers:
+                gc.collect()  # frees MXNet's store, whose last act is to wait for the others
         finally:
             # From here on signals are ignored: the exit status is decided.
             for number in (*heeded, signal.SIGALRM):

@@ -1,24 +1,37 @@
 import contextlib
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from types import SimpleNamespace
 
+from common import SummaryWriter
 from common.compat import CLUSTER_VARIABLES
 from common.errors import ScriptError
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, read_log, read_text, run_script, script_env
+from conftest import (
+    ROOT,
+    assert_one_line_error,
+    read_log,
+    read_text,
+    run_main,
+    run_script,
+    script_env,
+)
+from mxnet import gluon, nd
 
 from pic.browser import serve
-from train_mnist import check_batch_size
+from train_mnist import check_batch_size, train_epoch
 
 SCRIPT = "train_mnist.py"
-WORKER = ("--kv-store", "dist_sync")
+DISTRIBUTED = ("--kv-store", "dist_sync")
+SCHEDULER, SERVER, WORKER = range(3)  # in the order in which processes start
 
 
 def cluster_env(workers):
@@ -72,17 +85,63 @@ def values(log, tag):
     return [event.value for event in log.Scalars(tag)]
 
 
+# Which process gets which signal, and how each worker ends.
+FAILURES = {
+    "server killed, and a worker stopped that waits for it": (
+        {SERVER: signal.SIGKILL, WORKER: signal.SIGINT},
+        [130, 1],
+    ),
+    "a worker stopped, and another killed": (
+        {WORKER: signal.SIGINT, WORKER + 1: signal.SIGKILL},
+        [130, -signal.SIGKILL, 1],
+    ),
+    "scheduler killed": ({SCHEDULER: signal.SIGKILL}, [1]),
+}
+LAST_LINES = {
+    1: "error: no answer for 6 seconds: another process has probably gone; the scheduler and",
+    130: "stopped by Ctrl-C; the scheduler and the servers may be left: end them with",
+}
+
+
+def wait_for_losses(workers, folder):
+    """Wait until each worker has logged its first losses; none may end before."""
+    logged = 0
+    while logged < len(workers):
+        for worker in workers:
+            assert worker.poll() is None, worker.communicate()
+        time.sleep(0.05)
+        logged = sum(b"cross_entropy" in path.read_bytes() for path in folder.glob("*/*.mnist"))
+
+
+@pytest.fixture(scope="module")
+def failures(real, tmp_path_factory):
+    """Let several trainings lose a process; return the log folder and the workers of each."""
+    flags = *DISTRIBUTED, "--data-dir", real / "mnist", "--epochs", 1, "--batch-size", 96
+    trainings = {}
+    with contextlib.ExitStack() as stack:
+        for name, (signals, statuses) in FAILURES.items():
+            folder = tmp_path_factory.mktemp("failure")
+            command = ROOT / SCRIPT, *flags, "--logdir", folder
+            training = cluster(len(statuses), *command, MXBOARD_DEMO_WAIT_SECONDS="6")
+            processes = stack.enter_context(training)
+            trainings[name] = folder, processes[WORKER:]
+            wait_for_losses(processes[WORKER:], folder)
+            for process, number in signals.items():
+                processes[process].send_signal(number)
+                time.sleep(0.3)
+        yield trainings
+
+
 @pytest.fixture(scope="module")
 def training(real):
-    return "--data-dir", real / "mnist", "--epochs", 2, "--batch-size", 600
+    return "--data-dir", real / "mnist", "--epochs", 2, "--batch-size", 3000
 
 
 @pytest.fixture(scope="module")
 def alone(training, tmp_path_factory):
     """Log what a single process does."""
     folder = tmp_path_factory.mktemp("alone")
-    result = run_script(SCRIPT, *training, "--logdir", folder, env={"OMP_NUM_THREADS": None})
-    assert result.returncode == 0, result.stderr
+    run_main(SCRIPT, *training, "--logdir", folder)
     return read_log(folder)
 
 
@@ -105,13 +164,18 @@ def train_as_the_readme_says(training, folder):
 
 
 @pytest.fixture(scope="module")
-def logdirs(training, tmp_path_factory):
-    """Train with 1, 2 and 4 workers; return the folders of the logs."""
+def logdirs(training, failures, tmp_path_factory):
+    """Train with 1, 2 and 4 workers, while those of `failures` wait; return the logs' folders."""
     folders = {workers: tmp_path_factory.mktemp(f"{workers}-workers") for workers in (1, 2, 4)}
-    train_as_the_readme_says(training, folders[2])
-    for workers in (1, 4):
-        flags = (*WORKER, *training, "--logdir", folders[workers])
-        with cluster(workers, ROOT / SCRIPT, *flags) as processes:
+    with contextlib.ExitStack() as stack:
+        others = [
+            stack.enter_context(
+                cluster(n, ROOT / SCRIPT, *DISTRIBUTED, *training, "--logdir", folders[n])
+            )
+            for n in (1, 4)
+        ]
+        train_as_the_readme_says(training, folders[2])
+        for processes in others:
             wait(processes)
     return folders
 
@@ -127,17 +191,17 @@ def logs(logdirs):
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_take_the_same_steps_as_a_single_process(workers, alone, logs):
     losses = np.array([values(log, "cross_entropy") for log in logs[workers]])
-    assert losses.shape == (workers, 200)
-    expected = values(alone, "cross_entropy")[:10]
-    np.testing.assert_allclose(losses[:, :10].mean(axis=0), expected, rtol=0, atol=1e-4)
+    assert losses.shape == (workers, 40)
+    expected = values(alone, "cross_entropy")
+    np.testing.assert_allclose(losses.mean(axis=0), expected, rtol=0, atol=1e-4)
     # Each for a part of its own.
-    assert (np.diff(losses, axis=0) != 0).mean() > 0.9 or workers == 1
+    assert all(len(set(step)) == workers for step in losses.T)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_become_as_accurate_as_a_single_process(workers, alone, logs):
     expected = values(alone, "valid_acc")
-    assert len(expected) == 2 and expected[-1] > 0.9
+    assert len(expected) == 2 and expected[-1] > 0.8
     assert values(logs[workers][0], "valid_acc") == pytest.approx(expected, abs=0.003)
     seen = np.mean([values(log, "train_acc") for log in logs[workers]], axis=0)
     assert seen == pytest.approx(values(alone, "train_acc"), abs=0.003)
@@ -147,10 +211,10 @@ def test_gradients_of_worker_0_are_the_sum_over_all_workers(alone, logs):
     names = alone.Tags()["histograms"]
     assert len(names) == 6 and names == logs[4][0].Tags()["histograms"]
     for name in names:
-        # After a hundred steps; weights would be of another order of magnitude.
         expected, found = (log.Histograms(name)[0].histogram_value for log in (alone, logs[4][0]))
         for statistic in ("min", "max", "sum_squares"):
-            assert getattr(found, statistic) == pytest.approx(getattr(expected, statistic), rel=0.2)
+            value = getattr(expected, statistic)
+            assert getattr(found, statistic) == pytest.approx(value, rel=1e-3)
 
 
 def test_worker_0_logs_what_a_single_process_does_and_the_others_their_curves(alone, logs):
@@ -171,45 +235,49 @@ def test_one_tensorboard_shows_a_curve_a_worker(logdirs, logs):
             assert [point[2] for point in points] == values(logs[4][rank], "cross_entropy")
 
 
-# The pixel of each picture is its number.
-COUNT_SAMPLES = """
-import sys
-from types import SimpleNamespace
-import train_mnist as script
-from common import SummaryWriter
-import mxnet as mx, numpy as np
-from mxnet import gluon, nd
-
 class Recorder(gluon.nn.Dense):
+    """Notes which pictures it sees: the only pixel of each has a value of its own."""
+
     def forward(self, images):
-        seen.extend(images[:, 0, 0, 0].asnumpy())
+        self.seen.extend((630 * images[:, 0, 0, 0]).round().asnumpy())
         return super().forward(images)
 
-seen = []
-kv = mx.kv.create("dist_sync")
-net = Recorder(10, in_units=1)
-net.initialize()
-trainer = gluon.Trainer(net.collect_params(), "sgd", kvstore=kv, update_on_kvstore=False)
-script.share_weights(trainer)
-images = nd.arange(630).reshape((-1, 1, 1, 1))
-args = SimpleNamespace(batch_size=100, log_interval=100)
-rng = np.random.default_rng(0)
-with SummaryWriter(f"{sys.argv[1]}/{kv.rank}") as sw:
-    for epoch in range(2):
-        script.train_epoch(net, trainer, images / 1e3, nd.zeros(630), epoch, args, rng, kv, sw)
-np.save(f"{sys.argv[1]}/{kv.rank}.npy", np.reshape(seen, (2, 6, 50)) * 1e3)
-"""
 
-
-def test_every_sample_of_the_full_batches_is_used_exactly_once_an_epoch(tmp_path):
-    (tmp_path / "count.py").write_text(COUNT_SAMPLES)
-    with cluster(2, tmp_path / "count.py", tmp_path, PYTHONPATH=str(ROOT)) as processes:
-        wait(processes)
-    numbers = np.concatenate([np.load(tmp_path / f"{rank}.npy") for rank in (0, 1)], axis=2)
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_sample_of_the_full_batches_is_used_exactly_once_an_epoch(workers, tmp_path):
+    images, labels = nd.arange(630).reshape((-1, 1, 1, 1)) / 630, nd.zeros(630)
+    args = SimpleNamespace(batch_size=100, log_interval=100)
+    net = Recorder(10, in_units=1)
+    net.initialize()
+    parts = []
+    for rank in range(workers):
+        net.seen = []
+        trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0})
+        kv = SimpleNamespace(rank=rank, num_workers=workers)
+        rng = np.random.default_rng(0)
+        with SummaryWriter(f"{tmp_path}/{rank}") as sw:
+            for epoch in range(2):
+                train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw)
+        parts.append(np.reshape(net.seen, (2, 6, -1)))
     rng = np.random.default_rng(0)
-    for epoch in numbers.round().astype(int):
+    for epoch in np.concatenate(parts, axis=2):
         dealt = rng.permutation(630)[:600].reshape(6, 100)
         assert (np.sort(epoch) == np.sort(dealt)).all()
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_workers_end_with_one_line_and_whole_logs_when_a_process_is_lost(name, failures):
+    folder, workers = failures[name]
+    for worker, status in zip(workers, FAILURES[name][1]):
+        _, errors = worker.communicate(timeout=30)
+        assert worker.returncode == status
+        assert len(errors.splitlines()) == (status > 0)
+        assert LAST_LINES.get(status, "") in errors
+    logs = [read_log(each) for each in folder.iterdir()]
+    assert len(logs) == len(workers)
+    for log in logs:
+        steps = [event.step for event in log.Scalars("cross_entropy")]
+        assert len(steps) >= 50 and steps == list(range(len(steps)))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +291,7 @@ def test_variable_that_is_missing_or_wrong_is_named(name, value, call, monkeypat
     for each, text in {**cluster_env(1), "DMLC_ROLE": "worker", name: value}.items():
         monkeypatch.setenv(each, text or "")
     with pytest.raises(ScriptError, match=f"{name} is {value or 'not set'}: the README"):
-        call(SCRIPT, *WORKER)
+        call(SCRIPT, *DISTRIBUTED)
 
 
 def test_scheduler_whose_port_is_taken_says_so_in_one_line():
