@@ -74,7 +74,7 @@ def main():
         layers, weights_source = load_first_layers(args.data_dir, args.offline)
     picture, picture_source = load_picture(args.image, args.data_dir, args.offline)
 
-    with SummaryWriter(args.logdir, flush_secs=5) as sw:
+    with SummaryWriter(args.logdir) as sw:
         sw.add_text("filters_data", f"{picture_source}\n\n{weights_source}")
         sw.add_image(Path(args.image).stem if args.image else "swan", picture)
         for layer in layers:

@@ -198,7 +198,7 @@ def main():
         update_on_kvstore=False,  # or else a distributed store leaves weights in grad()
     )
 
-    with SummaryWriter(logdir, flush_secs=5, filename_suffix=LOG_SUFFIX) as sw:
+    with SummaryWriter(logdir, filename_suffix=LOG_SUFFIX) as sw:
         sw.add_text("mnist_data", source)
         net(images[:1])  # The first forward pass is what draws the graph.
         share_weights(trainer)

@@ -11,8 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
-# A script that trains would set it; and two test processes would share two cores.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A script that trains would set it; and two processes share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import common.cli
 import common.datasets

@@ -36,8 +36,7 @@ PARAMETERS = {
     "hybridsequential0_dense2_weight": 10 * 64,
     "hybridsequential0_dense2_bias": 10,
 }
-# Few steps: two of 30,000 images.
-SMALL = ("--offline", "--epochs", 1, "--batch-size", 30_000)
+SMALL = ("--offline", "--epochs", 1, "--batch-size", 3000)  # 20 steps
 
 
 class Run:
@@ -231,7 +230,7 @@ def test_terminal_shows_a_bar_an_epoch_with_batches_loss_and_accuracy(tmp_path):
         shown += chunk
     assert process.wait() == 0
     last = shown.split(b"epoch 0: ")[-1]
-    assert b"2/2 " in last
+    assert b"20/20 " in last
     assert re.search(rb"loss=\d\.\d+", last) and re.search(rb"accuracy=0\.\d+", last)
 
 
@@ -298,7 +297,8 @@ def test_loss_that_is_nan_stops_training_and_says_so(call, tmp_path):
 
 @pytest.mark.parametrize("small_disk", ["1200k"], indirect=True)
 def test_full_disk_ends_in_one_line_and_leaves_the_log_readable(small_disk):
-    result = run_script(SCRIPT, "--offline", "--logdir", small_disk / "run", timeout=120)
+    args = "--offline", "--logdir", small_disk / "run"
+    result = run_script(SCRIPT, *args, env={"OMP_NUM_THREADS": None}, timeout=120)
     assert_one_line_error(result, 1, "No space left on device", str(small_disk), "free some space")
     steps = [event.step for event in read_log(small_disk / "run").Scalars("cross_entropy")]
     assert len(steps) > 100 and steps == list(range(len(steps)))
@@ -313,8 +313,7 @@ def test_stopped_run_keeps_what_it_logged(number, tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     )
     for line in process.stdout:
-        # What is killed keeps what was flushed, every five seconds.
-        if line.startswith("[Epoch 6 Batch 100]" if killed else "[Epoch 0 Batch 300]"):
+        if line.startswith("[Epoch 0 Batch 300]"):
             break
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
