@@ -95,13 +95,14 @@ def count_correct(logits, labels):
 
 
 def share_weights(trainer):
-    """Have all workers start from the weights of worker 0.
+    """Start all workers from worker 0's weights.
 
-    MXNet would do it in the first step, where the gradients sometimes overtake the weights, and are
-    taken for them. Saving the optimizer's state, of which there is none yet, does it before.
+    The Trainer would do so in its first step, but there a worker sometimes receives gradients in
+    place of weights. Any call that needs the store makes it do so now; save_states is one, and has
+    nothing to save yet.
     """
     trainer.save_states(os.devnull)
-    nd.waitall()
+    nd.waitall()  # The weights are here before the first gradient leaves.
 
 
 def log_codes(tag, net, images, labels, sw):
@@ -124,7 +125,7 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
     order = order[:, kv.rank :: kv.num_workers]  # this worker's part of each batch
 
     unread, correct = [], 0
-    bar = tqdm(order, f"epoch {epoch}", unit="batch", disable=None if kv.rank == 0 else True)
+    bar = tqdm(order, f"epoch {epoch}", unit="batch", disable=kv.rank > 0 or None)
     for batch, (indices, batch_labels) in enumerate(zip(bar, labels.take(order))):
         with autograd.record():
             logits = net(images.take(indices))
@@ -152,7 +153,7 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
 
 
 def make_log_folder(args, kv):
-    """Make the folder of this process's log, each worker's its own; warn of an earlier training."""
+    """Make this process's log folder, one a worker; warn if it holds an earlier training."""
     logdir = f"{args.logdir}/worker-{kv.rank}" if args.kv_store == "dist_sync" else args.logdir
     make_folder(logdir)
     if any(Path(logdir).glob(f"*{LOG_SUFFIX}")):

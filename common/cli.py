@@ -166,11 +166,11 @@ def held_signals():
 
 
 def watch_waits(kv_store):
-    """Check what `kv_store` needs; from then on end this process if it waits in vain for others.
+    """Check what `kv_store` needs; from then on end this process if it waits too long for others.
 
-    MXNet waits for ever, in a call that nothing can break off. Python runs a signal's handler
-    between two steps of the main thread, so a thread sends a signal again and again, and as long as
-    its handler runs, MXNet does not hold the main thread.
+    MXNet waits for ever, in C, where Python cannot interrupt it. So a thread keeps signalling the
+    main thread. Python runs the handler only when the main thread is back in Python, and no reply
+    for too long means that it is stuck.
     """
     global _has_peers
     if kv_store == "device":
@@ -178,24 +178,33 @@ def watch_waits(kv_store):
     try:
         check_cluster()
     except CannotRunError as error:
-        raise ScriptError(f"argument --kv-store: {error}") from error
+        raise ScriptError(str(error)) from error
+    try:
+        limit = number(float, 1)(os.environ.get("MXBOARD_DEMO_WAIT_SECONDS", WAIT_SECONDS))
+    except argparse.ArgumentTypeError as error:
+        raise ScriptError(f"MXBOARD_DEMO_WAIT_SECONDS: {error}") from error
     _has_peers = True
-    limit = float(os.environ.get("MXBOARD_DEMO_WAIT_SECONDS", WAIT_SECONDS))
-    last_reply = time.monotonic()
-    signals, write_end = os.pipe()  # every signal that came, the moment it does
+    silent = 0  # seconds without a reply; a clock would run on while Ctrl-Z holds the process
+    signals, write_end = os.pipe()  # a byte a signal, written even while the main thread is stuck
 
     def reply(number, frame):
-        nonlocal last_reply
-        last_reply = time.monotonic()
+        nonlocal silent
+        silent = 0
 
     def watch():
-        while time.monotonic() - last_reply < limit:
+        nonlocal silent
+        while silent < limit:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGURG)
             time.sleep(0.5)
+            silent += 0.5
             for number in STOP_SIGNALS.keys() & set(os.read(signals, 1000)):
-                time.sleep(2 * STOP_SECONDS)  # for `run` to do it, if the main thread can
+                time.sleep(2 * STOP_SECONDS)  # `run` does it, unless the main thread is stuck
                 _end(f"stopped by {STOP_SIGNALS[number]}", 128 + number)
-        _end(f"error: no answer for {limit:g} seconds: another process has probably gone", 1)
+        _end(
+            f"error: no answer for {limit:g} seconds (MXBOARD_DEMO_WAIT_SECONDS): another process "
+            "has probably gone, or was never started",
+            1,
+        )
 
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -206,7 +215,7 @@ def watch_waits(kv_store):
 def _end(line, status):
     """Print the line on standard error and end the process, from whichever thread."""
     if _has_peers:
-        line += "; the scheduler and the servers may be left: end them with Ctrl-C or kill"
+        line += "; the scheduler and the servers may still be running: end them with Ctrl-C or kill"
     with contextlib.suppress(OSError):  # of a full or closed standard error
         warn(line)
     # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
@@ -246,7 +255,7 @@ def run(main):
         try:
             main()
             if _has_peers:
-                gc.collect()  # frees MXNet's store, whose last act is to wait for the others
+                gc.collect()  # frees MXNet's store, whose wait for the others is still watched
         finally:
             # From here on signals are ignored: the exit status is decided.
             for number in (*heeded, signal.SIGALRM):
@@ -261,6 +270,9 @@ def run(main):
         return
     elif description := _describe(error):
         line, status = f"error: {description}", getattr(error, "status", 1)
+    elif _has_peers:  # Python's own exit would free MXNet's store, and nobody would watch it wait
+        sys.excepthook(type(error), error, error.__traceback__)
+        line, status = f"error: {type(error).__name__}", 1
     else:
         raise error
     _end(line, status)

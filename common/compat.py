@@ -27,7 +27,7 @@ MXBOARD_PROTOS = (
     *("attr_value", "event", "graph", "node_def", "resource_handle", "summary"),
     *("tensor", "tensor_shape", "types", "versions"),
 )
-# What every process of a distributed training must be told, and how it looks.
+# Variables that every process of a distributed training needs, and the pattern of their values.
 CLUSTER_VARIABLES = {
     "DMLC_ROLE": "scheduler|server|worker",
     "DMLC_PS_ROOT_URI": ".+",

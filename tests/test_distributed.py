@@ -98,8 +98,8 @@ FAILURES = {
     "scheduler killed": ({SCHEDULER: signal.SIGKILL}, [1]),
 }
 LAST_LINES = {
-    1: "error: no answer for 6 seconds: another process has probably gone; the scheduler and",
-    130: "stopped by Ctrl-C; the scheduler and the servers may be left: end them with",
+    1: "error: no answer for 10 seconds (MXBOARD_DEMO_WAIT_SECONDS): another process has probably",
+    130: "stopped by Ctrl-C; the scheduler and the servers may still be running: end them with",
 }
 
 
@@ -122,13 +122,13 @@ def failures(real, tmp_path_factory):
         for name, (signals, statuses) in FAILURES.items():
             folder = tmp_path_factory.mktemp("failure")
             command = ROOT / SCRIPT, *flags, "--logdir", folder
-            training = cluster(len(statuses), *command, MXBOARD_DEMO_WAIT_SECONDS="6")
+            training = cluster(len(statuses), *command, MXBOARD_DEMO_WAIT_SECONDS="10")
             processes = stack.enter_context(training)
             trainings[name] = folder, processes[WORKER:]
             wait_for_losses(processes[WORKER:], folder)
             for process, number in signals.items():
                 processes[process].send_signal(number)
-                time.sleep(0.3)
+                processes[process].wait(timeout=5)
         yield trainings
 
 
@@ -263,6 +263,47 @@ def test_every_sample_of_the_full_batches_is_used_exactly_once_an_epoch(workers,
     for epoch in np.concatenate(parts, axis=2):
         dealt = rng.permutation(630)[:600].reshape(6, 100)
         assert (np.sort(epoch) == np.sort(dealt)).all()
+
+
+def test_worker_that_finds_nobody_says_so(tmp_path):
+    env = {**cluster_env(1), "DMLC_ROLE": "worker", "MXBOARD_DEMO_WAIT_SECONDS": "1"}
+    result = run_script(SCRIPT, *DISTRIBUTED, "--logdir", tmp_path, env=env, timeout=30)
+    assert_one_line_error(result, 1, "no answer for 1 second", "or was never started")
+
+
+# What keeps the store alive waits for the others when Python frees it.
+BUG = """
+import time
+from common import cli
+
+class Store:
+    def __del__(self):
+        time.sleep(60)
+
+def main():
+    cli.watch_waits("dist_sync")
+    store = Store()
+    store.no_such_name
+
+cli.run(main)
+"""
+
+
+def test_bug_in_a_worker_shows_its_traceback_and_ends_without_a_wait(tmp_path):
+    (tmp_path / "bug.py").write_text(BUG)
+    process = start("worker", tmp_path / "bug.py", env={**cluster_env(1), "PYTHONPATH": str(ROOT)})
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "store.no_such_name" in errors
+    assert errors.splitlines()[-1].startswith("bug.py: error: AttributeError; the scheduler and")
+
+
+def test_limit_that_is_no_number_of_seconds_is_named(call, monkeypatch):
+    env = {**cluster_env(1), "DMLC_ROLE": "worker", "MXBOARD_DEMO_WAIT_SECONDS": "1m"}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value or "")
+    with pytest.raises(ScriptError, match="MXBOARD_DEMO_WAIT_SECONDS: 1m is not a number"):
+        call(SCRIPT, *DISTRIBUTED)
 
 
 @pytest.mark.parametrize("name", FAILURES)
