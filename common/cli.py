@@ -14,6 +14,7 @@ import contextlib
 import errno
 import gc
 import math
+import multiprocessing
 import re
 import shlex
 import sys
@@ -43,6 +44,10 @@ ADVICE = {
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
 # What libraries raise about an argument or a path that is odd in a way nobody thought of.
 LIBRARY_ERRORS = (ValueError, OverflowError, RecursionError, cv2.error, mx.MXNetError)
+
+# No script starts a process, but tqdm and Gluon's thread pool make semaphores. With Python 3.14's
+# start method a second process watches those, and complains after `_end`.
+multiprocessing.set_start_method("fork", force=True)
 
 _has_peers = False  # whether this process trains together with others
 

@@ -166,6 +166,7 @@ def test_signal_before_a_script_has_begun_ends_it_without_a_word(number):
     code = "from common import cli\nimport time\nprint('ready', flush=True)\ntime.sleep(60)"
     process = run_code(code)
     process.stdout.readline()
+    time.sleep(0.2)  # A signal in the moment before it sleeps would wait until it wakes.
     process.send_signal(number)
     result = finish(process)
     assert (result.returncode, result.stderr) == (128 + number, "")
