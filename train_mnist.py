@@ -145,7 +145,7 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
                 raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
             correct += hits
             accuracy = correct / (order.shape[1] * (seen + 1))
-            if kv.rank == 0 and seen > 0 and seen % args.log_interval == 0:
+            if seen > 0 and seen % args.log_interval == 0 and kv.rank == 0:
                 tqdm.write(f"[Epoch {epoch} Batch {seen}] Training: accuracy={accuracy:f}")
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
         unread = []

@@ -179,8 +179,8 @@ sys.excepthook = _show_in_one_line
 _open_closed_streams()
 _check_python()
 _set_environment()
-_serves = os.environ.get("DMLC_ROLE", "worker") != "worker"
-if _serves:
+_role = os.environ.get("DMLC_ROLE", "worker")
+if _role != "worker":
     check_cluster()  # The import is all that MXNet's scheduler and servers do.
 try:
     _restore_numpy_names()
@@ -189,9 +189,9 @@ try:
 except (ModuleNotFoundError, OSError) as error:
     raise CannotRunError(_explain(error)) from error
 except RuntimeError as error:  # MXNetError, which is about the cluster only in a server
-    if not _serves:
+    if _role == "worker":
         raise
     raise CannotRunError(
-        f"MXNet's {os.environ.get('DMLC_ROLE')} cannot start ({str(error).split(': ')[-1].strip()})"
+        f"MXNet's {_role} cannot start ({str(error).split(': ')[-1].strip()})"
         ": is DMLC_PS_ROOT_URI this machine's, and DMLC_PS_ROOT_PORT free?"
     ) from error

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 # A script that trains would set it; and two processes share two cores.
@@ -99,6 +100,12 @@ def read_log(logdir):
     log = EventAccumulator(str(logdir), EVERYTHING)
     log.Reload()
     return log
+
+
+def ask_tensorboard(url, path):
+    """Return what a plugin of a served TensorBoard answers, as bytes."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(f"{url}data/plugin/{path}", timeout=30).read()
 
 
 def read_text(log, tag):

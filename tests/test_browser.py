@@ -30,7 +30,7 @@ from pic.browser import (
     show,
 )
 
-EPOCHS, SEED = 2, 42
+EPOCHS, SEED = 3, 42
 LAYERS = [f"hybridsequential0_dense{n}" for n in range(3)]
 PARAMETER_SIZES = dict(
     zip(

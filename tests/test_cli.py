@@ -92,7 +92,8 @@ def test_full_output_ends_in_one_line_that_names_it():
     ],
     ids=["callback", "destructor"],
 )
-@pytest.mark.parametrize(("number", "pause"), [(signal.SIGINT, 0.001), (signal.SIGTERM, 0.05)])
+@pytest.mark.parametrize("pause", [0.001, 0.05])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_that_comes_twice_where_nothing_can_be_raised_is_not_lost(wait, number, pause):
     code = f"""
 import ctypes, time

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from types import SimpleNamespace
 
 from common import SummaryWriter
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import (
     ROOT,
+    ask_tensorboard,
     assert_one_line_error,
     read_log,
     read_text,
@@ -227,11 +227,10 @@ def test_worker_0_logs_what_a_single_process_does_and_the_others_their_curves(al
 
 
 def test_one_tensorboard_shows_a_curve_a_worker(logdirs, logs):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with serve(logdirs[4]) as url:
         for rank in range(4):
-            address = f"{url}data/plugin/scalars/scalars?run=worker-{rank}&tag=cross_entropy"
-            points = json.load(opener.open(address, timeout=30))
+            path = f"scalars/scalars?run=worker-{rank}&tag=cross_entropy"
+            points = json.loads(ask_tensorboard(url, path))
             assert [point[2] for point in points] == values(logs[4][rank], "cross_entropy")
 
 
@@ -298,10 +297,20 @@ def test_bug_in_a_worker_shows_its_traceback_and_ends_without_a_wait(tmp_path):
     assert errors.splitlines()[-1].startswith("bug.py: error: AttributeError; the scheduler and")
 
 
-def test_limit_that_is_no_number_of_seconds_is_named(call, monkeypatch):
-    env = {**cluster_env(1), "DMLC_ROLE": "worker", "MXBOARD_DEMO_WAIT_SECONDS": "1m"}
-    for name, value in env.items():
-        monkeypatch.setenv(name, value or "")
+@pytest.fixture
+def worker_env(monkeypatch):
+    """Make this process a worker's; call with the variables that differ."""
+
+    def set_env(**variables):
+        env = {**cluster_env(1), "DMLC_ROLE": "worker", **variables}
+        for name, value in env.items():
+            monkeypatch.setenv(name, value or "")
+
+    return set_env
+
+
+def test_limit_that_is_no_number_of_seconds_is_named(call, worker_env):
+    worker_env(MXBOARD_DEMO_WAIT_SECONDS="1m")
     with pytest.raises(ScriptError, match="MXBOARD_DEMO_WAIT_SECONDS: 1m is not a number"):
         call(SCRIPT, *DISTRIBUTED)
 
@@ -328,9 +337,8 @@ def test_workers_end_with_one_line_and_whole_logs_when_a_process_is_lost(name, f
         *(("DMLC_ROLE", "boss"), ("DMLC_PS_ROOT_PORT", "http"), ("DMLC_NUM_WORKER", "0")),
     ],
 )
-def test_variable_that_is_missing_or_wrong_is_named(name, value, call, monkeypatch):
-    for each, text in {**cluster_env(1), "DMLC_ROLE": "worker", name: value}.items():
-        monkeypatch.setenv(each, text or "")
+def test_variable_that_is_missing_or_wrong_is_named(name, value, call, worker_env):
+    worker_env(**{name: value})
     with pytest.raises(ScriptError, match=f"{name} is {value or 'not set'}: the README"):
         call(SCRIPT, *DISTRIBUTED)
 

@@ -1,7 +1,6 @@
 import json
 import math
 import re
-import urllib.request
 
 from common.codes import neighbor_precision, save_codes
 from common.errors import ScriptError
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import (
+    ask_tensorboard,
     assert_one_line_error,
     decode,
     grid,
@@ -46,11 +46,10 @@ def sprites_of(encoded, count):
 
 def test_tensorboard_serves_each_code_with_its_own_name_and_picture(logged, tmp_path):
     (codes, thumbnails, labels, _), _, _ = logged
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with serve(tmp_path / "logs") as url:
 
         def get(path):
-            return opener.open(f"{url}data/plugin/projector/{path}", timeout=30).read()
+            return ask_tensorboard(url, f"projector/{path}")
 
         (embedding,) = json.loads(get("info?run=."))["embeddings"]
         assert (embedding["tensorName"], embedding["tensorShape"]) == (TAG, [50, 20])

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import urllib.request
 from importlib import metadata
 
 from common import SummaryWriter
@@ -14,7 +13,7 @@ import cv2
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import ROOT, read_log, read_text, run_main, script_env
+from conftest import ROOT, ask_tensorboard, read_log, read_text, run_main, script_env
 from packaging.requirements import Requirement
 
 from pic.browser import serve
@@ -106,9 +105,8 @@ def test_flags_of_the_page_show_every_point_of_a_long_series(tmp_path):
         for step in range(3000):
             sw.add_scalar("x", step, step)
     with serve(tmp_path, *flags.split()) as url:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        answer = opener.open(f"{url}data/plugin/scalars/scalars?run=.&tag=x", timeout=30)
-        assert [step for _, step, _ in json.load(answer)] == list(range(3000))
+        points = json.loads(ask_tensorboard(url, "scalars/scalars?run=.&tag=x"))
+        assert [step for _, step, _ in points] == list(range(3000))
 
 
 def test_every_script_is_told_of():

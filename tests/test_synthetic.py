@@ -41,11 +41,10 @@ def test_digits_are_equally_common_and_come_in_no_order(digits):
         np.testing.assert_allclose([repeated, counted_up], 0.1, atol=0.02)
 
 
-def test_seed_decides_the_digits(monkeypatch):
-    monkeypatch.setattr("common.synthetic.DIGIT_COUNTS", (900, 100))
-    first, again, other = (draw_mnist(seed)[0] for seed in (0, 0, 1))
-    assert (first[0] == again[0]).all() and (first[1] == again[1]).all()
-    assert (first[0] != other[0]).any(axis=(1, 2)).mean() > 0.99
+def test_seed_decides_the_digits(digits):
+    for drawn, again in zip(digits, draw_mnist(0)):
+        assert (drawn[0] == again[0]).all() and (drawn[1] == again[1]).all()
+    assert (draw_mnist(1)[1][0] != digits[1][0]).any(axis=(1, 2)).mean() > 0.99
 
 
 def test_no_digit_touches_the_border_where_it_would_be_cut_off(images):
@@ -160,10 +159,10 @@ def test_filters_are_half_grey_half_coloured_all_different_and_of_one_length(ker
 def test_random_weights_are_the_same_for_a_seed_and_let_signals_neither_vanish_nor_explode():
     pictures = np.array([draw_class(name, 0)[:96, :96] for name in list(CLASSES)[:4]])
     pixels = mx.nd.array(pictures.transpose(0, 3, 1, 2), dtype="float32") / 64 - 2
-    nets = [vision.resnet152_v2(), *(vision.resnet50_v2() for _ in range(3))]
-    for net, seed in zip(nets, (0, 0, 0, 1)):
+    nets = [vision.resnet152_v2() for _ in range(3)]
+    for net, seed in zip(nets, (0, 0, 1)):
         draw_weights(net, seed)
-    first, second, other = (net.output.weight for net in nets[1:])
+    first, second, other = (net.output.weight for net in nets)
     assert (first.data() == second.data()).asnumpy().all()
     assert (first.data() != other.data()).asnumpy().any()
     spreads, values = [], pixels
