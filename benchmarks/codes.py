@@ -223,7 +223,7 @@ def export_onnx(work):
 
 def collect_as_published(work, folder):
     """Collect with a Module, MXNet's own choice of threads, batches of 8, and arrays that grow."""
-    # All that MXNet needs beside NumPy 1.26, so Python below 3.13; common would set more.
+    # All that MXNet needs beside NumPy 1.26, so Python below 3.13; mxcompat would set more.
     np.bool = bool
     import mxnet as mx
 

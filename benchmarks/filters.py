@@ -27,7 +27,7 @@ def scale_each(batch):
 
 def plot_as_published(data_dir, logdir):
     """Log the seven pictures, one filter and one map at a time."""
-    import common  # noqa: F401 (lets MXNet and MXBoard run)
+    import mxcompat  # lets MXNet and MXBoard run
 
     import mxnet as mx
 

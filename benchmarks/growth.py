@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import measure  # isort: skip (before common)
-import common  # noqa: F401
+import measure  # isort: skip (before mxcompat)
+import mxcompat
 
 import cv2
 import mxnet as mx

@@ -28,7 +28,7 @@ def open_writer(way, folder):
     elif way == "tensorboardX":
         from tensorboardX import SummaryWriter
     else:
-        from common import SummaryWriter
+        from mxcompat import SummaryWriter
     return SummaryWriter(folder)
 
 

@@ -1,10 +1,11 @@
 """What the benchmarks share: programs that are run in turn, and a table of what they took.
 
 A benchmark is also the program of each way that it compares: JOB.py NAME ARGUMENTS FOLDER runs that
-way alone. Peers need benchmarks/requirements.txt, in an environment of their own:
+way alone. Peers need what pyproject.toml lists for benchmarks, in an environment of their own:
 
     python3 -m venv benchmarks/.venv
-    benchmarks/.venv/bin/pip install -r benchmarks/requirements.txt
+    benchmarks/.venv/bin/pip install --upgrade pip
+    benchmarks/.venv/bin/pip install --group benchmarks
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 PYTHONS = (sys.executable, str(ROOT / "benchmarks" / ".venv" / "bin" / "python"))
-# As it is before common sets what the programs to be measured set themselves.
+# As it is before mxcompat sets what the programs to be measured set themselves.
 ENVIRONMENT = dict(os.environ)
 PROBE = """
 import importlib, sys
@@ -122,12 +123,13 @@ def compare(job, ways, rounds, read, warm_ups=1):
 
 def open_mxboard(logdir):
     """Open MXBoard's own SummaryWriter, with its own event writer in place of ours."""
-    import common  # noqa: F401 (lets MXNet and MXBoard run)
+    import mxcompat
 
     import mxboard.event_file_writer
 
+    (published,) = mxcompat.SummaryWriter.__bases__
     mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
-    return mxboard.SummaryWriter(logdir, flush_secs=5, verbose=False)
+    return published(logdir, flush_secs=5, verbose=False)
 
 
 def tell(**figures):

@@ -29,7 +29,7 @@ def to_float(image, label):
 
 def train_as_published(data_dir, epochs, logdir):
     """Train and log, one image, one reading and one event at a time."""
-    import common  # noqa: F401 (lets MXNet and MXBoard run)
+    import mxcompat  # lets MXNet and MXBoard run
 
     import mxnet as mx
     from mxnet import autograd, gluon
