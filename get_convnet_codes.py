@@ -20,11 +20,11 @@ import shlex
 import time
 from pathlib import Path
 
-from common import AVAILABLE_CORES, cli
+from common import cli
 from common.codes import DEFAULT_MODEL, save_codes
 from common.datasets import load_output_names, load_pictures, name_labels, shrink, stack_readable
 from common.errors import ScriptError, warn
-from common.files import make_folder, printable
+from common.files import make_folder
 from common.networks import (
     SAMPLE_COUNT,
     check_finite,
@@ -35,6 +35,9 @@ from common.networks import (
     make_network,
     warn_if_dead,
 )
+
+import mxcompat  # makes MXNet run on today's Python
+from mxcompat.files import printable
 
 import mxnet as mx
 import numpy as np
@@ -107,7 +110,7 @@ def load_batches(pictures, indices, batch_size):
         min(batch_size, len(indices)),
         sampler=indices,
         batchify_fn=stack_readable,
-        num_workers=AVAILABLE_CORES,
+        num_workers=mxcompat.available_cores(),
         thread_pool=True,
         timeout=600,
     )

@@ -21,9 +21,14 @@ Codes of another network:
 
 from pathlib import Path
 
-from common import SummaryWriter, cli
+from common import cli
 from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision, tabulate
-from common.files import make_folder, printable
+from common.files import make_folder
+
+import mxcompat  # makes MXNet and MXBoard run on today's Python
+from mxcompat.files import printable
+
+from mxboard import SummaryWriter
 
 NEIGHBOURS = 5  # a handful: in a set of 2,304, classes may have few pictures
 
@@ -76,7 +81,7 @@ def main():
     tag = f"{'resnet_152' if model == DEFAULT_MODEL else printable(model)}_image_codes"
     make_folder(args.logdir)
 
-    with SummaryWriter(args.logdir, flush_secs=5) as sw:
+    with SummaryWriter(args.logdir) as sw:
         sw.add_text("codes_data", describe(codes, description, verdict))
         sw.add_text("codes_neighbours", neighbours)
         sw.add_image(f"imagenet_{len(codes)}_images", thumbnails)

@@ -20,11 +20,14 @@ Your own picture, or the first convolution of your own MXNet checkpoint:
 
 from pathlib import Path
 
-from common import SummaryWriter, cli
+from common import cli
 from common.datasets import load_picture
 from common.files import make_folder
 from common.networks import load_first_layer, load_first_layers
 
+import mxcompat  # makes MXNet and MXBoard run on today's Python
+
+from mxboard import SummaryWriter
 from mxnet import nd
 
 

@@ -22,13 +22,16 @@ from pathlib import Path
 # Waking a second core takes longer than an operation of so small a network does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from common import SummaryWriter, cli
+from common import cli
 from common.datasets import load_mnist
 from common.errors import ScriptError, warn
 from common.files import make_folder
 
+import mxcompat  # makes MXNet and MXBoard run on today's Python
+
 import mxnet as mx
 import numpy as np
+from mxboard import SummaryWriter
 from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 

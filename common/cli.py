@@ -21,12 +21,14 @@ import sys
 import threading
 import time
 
+from mxcompat.files import printable
+from mxcompat.installed import pip_command
+
 import cv2
 import mxnet as mx
 
-from .compat import CannotRunError, check_cluster
+from . import cluster
 from .errors import ScriptError, warn
-from .files import printable
 
 LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
 STOP_SECONDS = 1  # within which a second signal is ignored
@@ -140,8 +142,9 @@ def context(name):
         gpus = 0  # A CUDA build on a machine without a driver.
     if name == "gpu" and not gpus:
         raise ScriptError(
-            "MXNet sees no GPU: on a machine with one, pip uninstall mxnet, then "
-            "pip install mxnet-cu112==1.9.1 (or mxnet-cu117==1.9.1), whichever CUDA it has"
+            f"MXNet sees no GPU: on a machine with one, {pip_command('uninstall')} mxnet, then "
+            f"{pip_command('install')} --no-deps mxnet-cu112==1.9.1 (or mxnet-cu117==1.9.1), "
+            "whichever CUDA it has"
         )
     return mx.gpu(0) if gpus and name != "cpu" else mx.cpu()
 
@@ -180,10 +183,8 @@ def watch_waits(kv_store):
     global _has_peers
     if kv_store == "device":
         return
-    try:
-        check_cluster()
-    except CannotRunError as error:
-        raise ScriptError(str(error)) from error
+    if problem := cluster.find_problem():
+        raise ScriptError(problem)
     try:
         limit = number(float, 1)(os.environ.get("MXBOARD_DEMO_WAIT_SECONDS", WAIT_SECONDS))
     except argparse.ArgumentTypeError as error:

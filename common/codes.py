@@ -6,12 +6,14 @@ import os
 import re
 from pathlib import Path
 
+from mxcompat.files import atomic_write, read_file
+
 import mxnet as mx
 import numpy as np
 import pooch
 
 from .errors import ScriptError
-from .files import atomic_write, load_arrays, make_folder, read_file, save_arrays
+from .files import load_arrays, make_folder, save_arrays
 
 DEFAULT_MODEL = "imagenet1k-resnet-152"
 ARRAYS = ("convnet_codes", "resized_images", "labels")

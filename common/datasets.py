@@ -11,6 +11,8 @@ import threading
 from ctypes import byref, c_size_t
 from pathlib import Path
 
+from mxcompat.files import open_file, part_folder, printable, read_file
+
 import cv2
 import mxnet as mx
 import numpy as np
@@ -18,7 +20,7 @@ from mxnet import gluon
 
 from .errors import ScriptError, warn
 from .fetch import FILES, UnavailableError, fetch
-from .files import load_arrays, native_name, open_file, part_folder, printable, read_file
+from .files import load_arrays, native_name
 from .synthetic import CLASSES, draw_class, draw_mnist, draw_picture
 
 PICTURE_SIDE = 224  # pixels: what networks trained on ImageNet look at

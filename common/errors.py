@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
+from mxcompat.files import printable
 
-from .files import printable
+from tqdm import tqdm
 
 PROGRAM = Path(sys.argv[0]).name
 

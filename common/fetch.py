@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from mxcompat.files import part_folder
+
 import pooch
 import requests
 import urllib3
 from tqdm import tqdm
 
 from .errors import ScriptError, warn
-from .files import make_folder, part_folder
+from .files import make_folder
 
 # Seconds for a mirror to answer at all: a machine without a network must not wait.
 ANSWER_SECONDS = 5

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from mxcompat.files import read_file
+
 import mxnet as mx
 import numpy as np
 import onnx
@@ -17,10 +19,9 @@ from mxnet.contrib import quantization
 from mxnet.gluon.model_zoo import vision
 from onnx import numpy_helper
 
-from .compat import HAS_VNNI
 from .errors import ScriptError, warn
 from .fetch import UnavailableError, fetch
-from .files import load_arrays, read_file
+from .files import load_arrays
 from .synthetic import draw_filters, draw_weights
 
 INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
@@ -36,6 +37,7 @@ SAMPLE_COUNT = CALIBRATION_COUNT + CHECK_COUNT
 SAMPLE_BATCH = 16
 LARGEST_SIDE = 1024  # pixels, that is tried when a network does not take the pictures it gets
 SOFTMAX = {"SoftmaxOutput", "softmax", "log_softmax", "SoftmaxActivation"}
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 # An int8 network that names as many pictures right as in float32 has 0.98 or more; at 0.93
 # neighbours begin to change.
 LOWEST_COSINE = 0.97
@@ -335,6 +337,14 @@ def read_resnet_152(path, symbol):
     return params
 
 
+def has_vnni():
+    """Tell whether the processor multiplies int8 quickly, where Linux says so."""
+    if not CPU_INFO.exists():
+        return False
+    flags = re.search(r"^flags\s*:(.*)", CPU_INFO.read_text(), re.MULTILINE)
+    return flags is not None and "avx512_vnni" in flags[1].split()
+
+
 def encode(net, images, ctx):
     """Return a network's codes, (n, D) float32, of (n, 3, H, W) uint8 pictures."""
     starts = range(0, len(images), SAMPLE_BATCH)
@@ -367,7 +377,7 @@ def choose_dtype(net, dtype, batches, image_shape, ctx):
     on_cpu = ctx.device_type == "cpu"
     if dtype == "int8" and not on_cpu:
         raise ScriptError("argument --dtype: MXNet computes in int8 on a CPU only", status=2)
-    if dtype == "int8" or (dtype == "auto" and on_cpu and HAS_VNNI):
+    if dtype == "int8" or (dtype == "auto" and on_cpu and has_vnni()):
         sample = np.concatenate([images for images, _ in batches if len(images)])
         int8_net, cosine = _try_int8(net, sample, dtype, ctx)
         # Not the other way round: codes that are NaN have no cosine.

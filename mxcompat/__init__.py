@@ -1,0 +1,35 @@
+"""Makes MXNet 1.9.1 and MXBoard 0.1.0 run on Python 3.9 to 3.15. Import it before MXNet.
+
+Write it above the other imports, and leave the rest of the program as it is::
+
+    import mxcompat
+
+    import mxnet as mx
+    from mxboard import SummaryWriter
+
+Whatever in the process then imports MXBoard gets the mended `SummaryWriter`. To run a program
+without changing it at all, put ``-m mxcompat`` before its name: ``python -m mxcompat train.py``.
+
+The import changes neither signal handlers, hooks, streams nor the start method of processes, and it
+prints nothing. It sets defaults for these environment variables, which MXNet reads once:
+``OMP_NUM_THREADS`` (all available cores) and ``OMP_WAIT_POLICY`` (``PASSIVE``).
+
+Raises
+------
+ImportError
+    MXNet cannot run here, or was imported before. The message is one line that names everything
+    that is missing and the command that installs it.
+"""
+
+from . import installed, patches
+
+__all__ = ["SummaryWriter", "__version__", "available_cores"]
+__version__ = "1.0"
+
+installed.check()
+patches.prepare()
+installed.load("mxnet", "mxboard")
+patches.mend()
+
+from .patches import available_cores  # noqa: E402
+from .writer import SummaryWriter  # noqa: E402

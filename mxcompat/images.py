@@ -1,0 +1,79 @@
+"""Arrays as pictures: pixels, grids of them, and the formats they are kept in."""
+
+import math
+
+import cv2
+import numpy as np
+
+# A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
+# much as their pixels, and TensorBoard would have to send it to the browser.
+LARGEST_PNG = 16 * 2**20
+SMALL_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+JPEG_QUALITY = 90
+JPEG_SIDE, PNG_SIDE = 65_500, 1_000_000  # pixels; libjpeg and libpng refuse more
+SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
+
+
+def to_pixels(tag, image):
+    """Convert any picture that `add_image` takes to a (N, 1 or 3, H, W) uint8 batch."""
+    image = np.asarray(image)
+    if image.ndim not in (2, 3, 4) or not image.size:
+        raise ValueError(f"image {tag}: {image.shape} is no shape of a picture")
+    batch = image.reshape((1,) * (4 - image.ndim) + image.shape)
+    if batch.shape[1] not in (1, 3):
+        raise ValueError(f"image {tag}: a picture has 1 or 3 channels, not {batch.shape[1]}")
+    if batch.dtype != np.uint8:
+        if not (batch.min() >= 0 and batch.max() <= 1):
+            raise ValueError(f"image {tag}: the values of floats lie between 0 and 1")
+        batch = np.rint(batch * 255).astype(np.uint8)
+    return batch
+
+
+def make_grid(batch, columns, rows=1, padding=2):
+    """Lay out a (N, C, H, W) RGB batch row by row, in `rows` or more; return (H', W', C) BGR.
+
+    One picture stays as it is.
+    """
+    batch = batch[:, ::-1].transpose(0, 2, 3, 1)
+    count, height, width, channels = batch.shape
+    if count == 1:
+        return np.ascontiguousarray(batch[0])
+    columns = min(columns, count)
+    rows = max(rows, math.ceil(count / columns))
+    down, right = height + padding, width + padding
+    sheet = np.zeros((rows * down + padding, columns * right + padding, channels), np.uint8)
+    # A view of the pictures' places in the sheet, because a copy of a large one fills the memory.
+    cells = sheet[padding:, padding:].reshape(rows, down, columns, right, channels)
+    places = cells[:, :height, :, :width].swapaxes(1, 2)
+    full = count // columns
+    places[:full] = batch[: full * columns].reshape(full, columns, *batch.shape[1:])
+    places[full : full + 1, : count % columns] = batch[full * columns :]
+    return sheet
+
+
+def encode(pixels, extension):
+    """Encode a (H, W, 1) grey or (H, W, 3) BGR picture as ".png" or ".jpg"."""
+    if extension == ".jpg":
+        # Colours at half the resolution would run from each picture of a sheet into the next.
+        full_colour = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_colour)
+    else:
+        # OpenCV's own options are the quickest, and good for photographs; what is flatter gets
+        # half as large with others. A strip of the picture tells which it is.
+        strip = pixels[: max(1, len(pixels) // 16)]
+        quick, small = (len(cv2.imencode(".png", strip, each)[1]) for each in ((), SMALL_PNG))
+        options = SMALL_PNG if quick > 1.15 * small else ()
+    return cv2.imencode(extension, pixels, options)[1].tobytes()
+
+
+def fit_sprites(batch):
+    """Shrink a (N, C, H, W) batch to fit the largest sprite sheet; return also its columns."""
+    count, channels, height, width = batch.shape
+    columns = math.isqrt(count - 1) + 1
+    room, longer = SPRITE_SIDE // columns, max(height, width)
+    if longer > room:
+        size = max(1, width * room // longer), max(1, height * room // longer)
+        planes = batch.reshape(-1, height, width)
+        small = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes]
+        batch = np.stack(small).reshape(count, channels, *size[::-1])
+    return batch, columns

@@ -1,0 +1,103 @@
+"""What TensorBoard's projector reads: vectors, their labels and pictures, and a list of all."""
+
+import errno
+import re
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import text_format
+from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
+from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
+
+from .files import atomic_write, read_file
+from .images import encode, fit_sprites, make_grid
+
+ROWS = (list, tuple, np.ndarray)  # what a row of a table of labels may be
+
+
+def save_embedding(logdir, name, vectors, table=None, pixels=None):
+    """Write an embedding to a log, and list it there in place of an earlier one of its name.
+
+    Vectors are (N, D) float32, the table is N rows of cells after a header if it has several
+    columns, pixels are (N, C, H, W) uint8.
+    """
+    logdir = Path(logdir)
+    entry = EmbeddingInfo(tensor_name=name, tensor_shape=vectors.shape)
+    file_name, content = _encode_vectors(vectors)
+    entry.tensor_path = f"{name}/{file_name}"
+    files = {entry.tensor_path: content}
+    if table is not None:
+        entry.metadata_path = f"{name}/metadata.tsv"
+        files[entry.metadata_path] = _encode_table(table)
+    if pixels is not None:
+        sprites, columns = fit_sprites(pixels)
+        height, width = sprites.shape[2:]
+        entry.sprite.image_path = f"{name}/sprite.jpg"
+        entry.sprite.single_image_dim.extend([width, height])
+        sheet = make_grid(sprites, columns, rows=columns, padding=0)
+        files[entry.sprite.image_path] = encode(sheet, ".jpg")
+
+    # The list is last, so that the projector never hears of files that are not there yet.
+    with atomic_write([logdir / path for path in (*files, PROJECTOR_FILENAME)]) as temporary:
+        files[PROJECTOR_FILENAME] = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
+        (logdir / name).mkdir(parents=True, exist_ok=True)
+        for path, content in zip(temporary, files.values()):
+            path.write_bytes(content)
+
+
+def to_table(tag, labels, count):
+    """Return labels as rows of the projector's table, its header first if it has one."""
+    labels = list(labels.asnumpy() if hasattr(labels, "asnumpy") else labels)
+    is_table = any(isinstance(label, ROWS) for label in labels)
+    rows = [list(label) if isinstance(label, ROWS) else [label] for label in labels]
+    columns = {len(row) for row in rows}
+    has_header = is_table and len(rows) == count + 1
+    if not (
+        (has_header and len(columns) == 1 or len(rows) == count and columns == {1})
+        and all(row and not isinstance(row[0], ROWS) for row in rows)
+    ):
+        raise ValueError(
+            f"embedding {tag}: labels are {count}, or {count + 1} rows of a table whose first "
+            f"names the columns, not {len(rows)} of {sorted(columns)}"
+        )
+    # One column has no header: the projector would take it for the first label.
+    return rows[1:] if has_header and columns == {1} else rows
+
+
+def _encode_vectors(vectors):
+    """Encode (N, D) little-endian float32 for TensorBoard; return a file name and the content.
+
+    Raw, unless that would pass for text: TensorBoard takes a file for text if its first line is
+    UTF-8, as that of all-zero vectors is.
+    """
+    raw = vectors.tobytes()
+    first_line = re.match(rb"[\r\n]*([^\r\n]*)", raw)[1]
+    try:
+        first_line.decode()
+    except UnicodeDecodeError:
+        return "tensors.bytes", raw
+    lines = ("\t".join(map(str, vector)) + "\n" for vector in vectors.tolist())
+    return "tensors.tsv", "".join(lines).encode()
+
+
+def _encode_table(table):
+    """Encode rows of labels, a line each, tabs between them."""
+    # The projector skips empty lines, so that every label after one would move up.
+    lines = ("\t".join(" ".join(str(cell).split()) or "-" for cell in row) for row in table)
+    # A name that comes from the file system may hold bytes that are no text.
+    return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+
+def _list_embedding(entry, path):
+    """Return a log's list of embeddings, read from `path`, with this entry in it once."""
+    config = ProjectorConfig()
+    if path.exists():
+        try:
+            text_format.Parse(read_file(path), config)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            message = "not a list of embeddings that TensorBoard could read: delete it"
+            raise OSError(errno.EINVAL, message, str(path)) from error
+    others = [other for other in config.embeddings if other.tensor_name != entry.tensor_name]
+    config.ClearField("embeddings")
+    config.embeddings.extend([*others, entry])
+    return text_format.MessageToString(config).encode()
