@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from common import SummaryWriter
 from common.datasets import load_mnist, load_picture
 from common.networks import load_first_layers
 
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import assert_same_picture, convolve, grid, run_main, stretch
+from mxboard import SummaryWriter
 from playwright.sync_api import Page, expect
 
 from pic.browser import (

@@ -8,8 +8,7 @@ import sys
 import time
 from types import SimpleNamespace
 
-from common import SummaryWriter
-from common.compat import CLUSTER_VARIABLES
+from common.cluster import VARIABLES
 from common.errors import ScriptError
 
 import numpy as np
@@ -24,6 +23,7 @@ from conftest import (
     run_script,
     script_env,
 )
+from mxboard import SummaryWriter
 from mxnet import gluon, nd
 
 from pic.browser import serve
@@ -333,7 +333,7 @@ def test_workers_end_with_one_line_and_whole_logs_when_a_process_is_lost(name, f
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, None) for name in CLUSTER_VARIABLES),
+        *((name, None) for name in VARIABLES),
         *(("DMLC_ROLE", "boss"), ("DMLC_PS_ROOT_PORT", "http"), ("DMLC_NUM_WORKER", "0")),
     ],
 )

@@ -3,7 +3,9 @@ import struct
 import subprocess
 import sys
 
-from common.files import atomic_write, load_arrays, part_folder, read_file, save_arrays
+from common.files import load_arrays, save_arrays
+
+from mxcompat.files import atomic_write, part_folder, read_file
 
 import mxnet as mx
 import numpy as np
@@ -22,7 +24,7 @@ def test_writing_that_is_killed_is_cleaned_up_by_the_next(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from common.files import atomic_write
+from mxcompat.files import atomic_write
 with atomic_write([Path({str(tmp_path)!r}, "kept")]) as (temporary,):
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -37,7 +39,7 @@ with atomic_write([Path({str(tmp_path)!r}, "kept")]) as (temporary,):
 def test_folder_is_written_to_by_one_at_a_time(tmp_path):
     code = f"""
 import time
-from common.files import part_folder
+from mxcompat.files import part_folder
 with part_folder({str(tmp_path)!r}) as part:
     (part / "mine").touch()
     print("ready", flush=True)

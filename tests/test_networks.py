@@ -343,7 +343,7 @@ print(dtype)
 
 
 def test_network_that_int8_ruins_is_noticed_and_done_in_float32(capsys, monkeypatch):
-    monkeypatch.setattr("common.networks.HAS_VNNI", True)
+    monkeypatch.setattr("common.networks.has_vnni", lambda: True)
     images = pictures(130)
     expected = encode(small_network(loud=True), images, CPU)
     net, dtype, cosine = choose_dtype(

@@ -1,25 +1,28 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import textwrap
 from importlib import metadata
 
-from common import SummaryWriter
-
 import cv2
 import mxnet as mx
 import numpy as np
+import onnx
 import pytest
-from conftest import ROOT, ask_tensorboard, read_log, read_text, run_main, script_env
+from conftest import ROOT, ask_tensorboard, read_log, run_main, script_env
+from mxboard import SummaryWriter
 from packaging.requirements import Requirement
 
 from pic.browser import serve
 
 README = (ROOT / "README.md").read_text()
 INDENTED = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.M)
+# Snippets that are for programs of the reader's own.
+OLD_CODE = re.findall(
+    r"```python\n(.*?)```", re.search(r"### Your old code\n(.*?)###", README, re.S)[1], re.S
+)
 # Appended to a command, so that it takes seconds.
 SMALL = {
     "train_mnist.py": "--offline --epochs 1 --batch-size 1000",
@@ -30,7 +33,7 @@ SMALL = {
 
 
 def script_commands():
-    return [line for line in INDENTED if line.startswith("python ")]
+    return [line for line in INDENTED if re.match(r"python \w+\.py\b", line)]
 
 
 def heading_anchor(heading):
@@ -66,8 +69,7 @@ def test_every_snippet_stands_literally_in_a_script_that_its_section_names():
             for script in lines.values():
                 parts = ("\n".join(script[at : at + length]) for at in range(len(script)))
                 found |= any(textwrap.dedent(part).strip() == snippet.strip() for part in parts)
-            imported = snippet.strip() == "from common import SummaryWriter"
-            assert found or imported, snippet
+            assert found or snippet in OLD_CODE, snippet
             compared += found
     assert compared >= 8
 
@@ -143,19 +145,19 @@ def test_every_command_works_in_the_order_of_the_page(own, monkeypatch):
     assert {"slow", "resnet_152_image_codes", "mine_image_codes"} <= logged
 
 
-def test_named_files_are_all_that_mxboard_needs_in_a_script_of_ones_own(tmp_path):
-    (copied,) = re.findall(r"Copy (`common/.*?),\s+and write", README, re.DOTALL)
-    (tmp_path / "common").mkdir()
-    for name in re.findall(r"`(.*?)`", copied):
-        shutil.copy(ROOT / name, tmp_path / name)
-    code = """
-from common import SummaryWriter
-with SummaryWriter("logs") as sw:
-    sw.add_scalar("loss", 1.0, 3)
-    sw.add_text("note", "mine")
-"""
-    command = [sys.executable, "-c", code]
-    subprocess.run(command, cwd=tmp_path, env=script_env(PYTHONPATH=None), check=True, timeout=60)
-    log = read_log(tmp_path / "logs")
-    assert [(event.step, event.value) for event in log.Scalars("loss")] == [(3, 1.0)]
-    assert read_text(log, "note") == "mine"
+def test_code_for_a_program_of_ones_own_logs_and_exports(own, monkeypatch):
+    _, folder = own
+    monkeypatch.chdir(folder)
+    imports, export = OLD_CODE
+    shape = "(3, 64, 64)"
+    export = export.replace("PREFIX", "mine").replace("(3, 224, 224)", shape)
+    log = 'with SummaryWriter("logs_of_ones_own") as sw:\n    sw.add_scalar("loss", 1.0, 3)\n'
+    subprocess.run(
+        [sys.executable, "-c", imports + log + export],
+        env=script_env(PYTHONPATH=str(ROOT)),
+        check=True,
+        timeout=60,
+    )
+    (event,) = read_log(folder / "logs_of_ones_own").Scalars("loss")
+    assert (event.step, event.value) == (3, 1.0)
+    onnx.checker.check_model("net.onnx", full_check=True)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import termios
 
-from common import SummaryWriter
 from common.datasets import load_mnist
 from common.errors import ScriptError
 
@@ -26,6 +25,7 @@ from conftest import (
     run_script,
     script_env,
 )
+from mxboard import SummaryWriter
 
 SCRIPT = "train_mnist.py"
 PARAMETERS = {

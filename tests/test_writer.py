@@ -8,7 +8,6 @@ import threading
 import wave
 from fractions import Fraction
 
-from common import SummaryWriter
 from common.synthetic import CLASSES, draw_class
 
 import cv2
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, decode, grid, read_log, read_text, script_env
 from google.protobuf import text_format
+from mxboard import SummaryWriter
 from mxboard.summary import _make_image
 from mxboard.utils import _prepare_image
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
@@ -661,7 +661,8 @@ def test_embeddings_that_are_logged_at_once_are_all_listed(tmp_path):
     code = f"""
 import sys
 import numpy as np
-from common import SummaryWriter
+import mxcompat
+from mxboard import SummaryWriter
 with SummaryWriter({str(tmp_path)!r}) as sw:
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1,0 +1,101 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, script_env
+
+PROGRAM = """
+import os, sys
+import numpy, mxnet  # which needs names that NumPy no longer has
+from mxboard import SummaryWriter
+import beside
+if __name__ == "__main__":
+    print(sys.argv, __name__, __file__, sys.path[0], __doc__, sorted(globals())[-6:])
+    sys.stdout.flush()
+    exec(os.environ["END"])
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Make a program in the package ``pack``, with a module beside it."""
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "program.py").write_text(PROGRAM)
+    (tmp_path / "pack" / "beside.py").touch()
+    (tmp_path / "beside.py").touch()
+    return tmp_path
+
+
+def run(folder, *command, end="pass", libraries=ROOT):
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=script_env(PYTHONPATH=str(libraries), END=end),
+        timeout=60,
+    )
+
+
+# A plain Python cannot run the program itself on NumPy 2, so mxcompat is imported by the site.
+SITE = "import mxcompat"
+SCRIPT, MODULE = ["pack/program.py"], ["-m", "pack.program"]
+CHAINED = """
+try:
+    1 / 0
+except ZeroDivisionError as error:
+    raise OSError("caused") from error
+"""
+INTERRUPTED = "os.kill(os.getpid(), 2)"
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [
+        (SCRIPT, "sys.exit(7)"),
+        (SCRIPT, CHAINED),
+        (SCRIPT, INTERRUPTED),
+        (MODULE, "sys.exit('a message')"),
+        (MODULE, "def fail():\n    raise ValueError('a bug')\nfail()"),
+    ],
+)
+def test_program_runs_as_with_plain_python(command, end, program, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    plain = run(program, *command, "--flag", end=end, libraries=f"{tmp_path / 'site'}:{ROOT}")
+    ours = run(program, "-m", "mxcompat", *command, "--flag", end=end)
+    assert plain.stdout.startswith("['")
+    # Only python -m itself has frames of its own above the program's.
+    frames = re.compile(r'  File "<?[^"\n]*runpy[^"\n]*", .*\n(    .*\n)*')
+    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout)
+    assert ours.stderr == frames.sub("", plain.stderr)
+
+
+def test_classes_of_a_program_can_be_pickled(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))).__module__)"
+    )
+    assert run(tmp_path, "-m", "mxcompat", "program.py").stdout == "__main__\n"
+
+
+def test_syntax_error_is_shown_at_its_line(tmp_path):
+    (tmp_path / "program.py").write_text("x = 1\nx = = 2\n")
+    result = run(tmp_path, "-m", "mxcompat", "program.py")
+    assert result.returncode == 1
+    assert 'program.py", line 2' in result.stderr and "mxcompat" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        (["missing.py"], 1, "cannot open missing.py: No such file or directory"),
+        (["-m", "missing"], 1, "No module named missing"),
+        ([], 2, "usage: python -m mxcompat SCRIPT"),
+        (["--help"], 2, "usage: python -m mxcompat SCRIPT"),
+    ],
+)
+def test_what_cannot_be_run_is_named(command, status, words, tmp_path):
+    result = run(tmp_path, "-m", "mxcompat", *command)
+    assert result.returncode == status and words in result.stderr
+    assert "runpy" not in result.stderr
