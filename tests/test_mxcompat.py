@@ -114,24 +114,23 @@ def test_all_missing_packages_are_named_with_one_command_that_installs_them(fres
     hide(fresh, "mxboard", "cv2")
     with pytest.raises(ImportError) as raised:
         installed.check()
-    requirements = ROOT / "requirements.txt"
-    assert str(raised.value) == (
-        "not installed: mxboard, cv2. To install: "
-        f"{sys.executable} -m pip install --no-deps -r {requirements}"
-    )
+    command = f"{installed.pip_command('install')} --no-deps -r {ROOT / 'requirements.txt'}"
+    assert str(raised.value) == f"not installed: mxboard, cv2. To install: {command}"
 
 
-def test_command_is_uvs_where_python_has_no_pip(fresh):
-    hide(fresh, "mxboard")
-    fresh.setattr("importlib.metadata.distributions", lambda name: [])
-    with pytest.raises(ImportError, match=f"uv pip install --python {sys.executable} --no-deps -r"):
-        installed.check()
+@pytest.mark.parametrize(
+    ("found", "command"),
+    [(["pip"], "PYTHON -m pip install"), ([], "uv pip install --python PYTHON")],
+)
+def test_command_is_uvs_where_python_has_no_pip(found, command, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: found)
+    assert installed.pip_command("install") == command.replace("PYTHON", sys.executable)
 
 
 def test_without_the_projects_requirements_each_missing_package_is_in_the_command(fresh, tmp_path):
     fresh.setattr(installed, "REQUIREMENTS", tmp_path / "requirements.txt")
     hide(fresh, "mxnet", "tensorboard")
-    install = f"{sys.executable} -m pip install"
+    install = installed.pip_command("install")
     with pytest.raises(ImportError) as raised:
         installed.check()
     assert str(raised.value).endswith(
