@@ -9,7 +9,8 @@ turns it into probabilities. Pictures that look alike to the network get codes t
 whatever their pixels are. Here ResNet-152 looks at 2,304 pictures of Imagenette, ten classes of
 ImageNet; the next script shows where it puts them.
 
-Your own pictures, a folder with a subfolder a class or a RecordIO file, and your own checkpoint:
+Your own pictures, in a folder with one subfolder per class or in a RecordIO file, and your own
+checkpoint:
 
     python get_convnet_codes.py --images PATH
     python get_convnet_codes.py --model PREFIX --mean-rgb R G B --std-rgb R G B
@@ -21,18 +22,18 @@ import time
 from pathlib import Path
 
 from common import cli
-from common.codes import DEFAULT_MODEL, save_codes
+from common.checkpoints import choose_code_layer, load_checkpoint
+from common.codes import DEFAULT_MODEL, Description, save_codes
 from common.datasets import load_output_names, load_pictures, name_labels, shrink, stack_readable
 from common.errors import ScriptError, warn
-from common.files import make_folder
 from common.networks import (
     SAMPLE_COUNT,
+    Network,
     check_finite,
-    choose_code_layer,
     choose_dtype,
-    load_checkpoint,
+    encode,
     load_resnet_152,
-    make_network,
+    make_block,
     warn_if_dead,
 )
 
@@ -41,7 +42,7 @@ from mxcompat.files import printable
 
 import mxnet as mx
 import numpy as np
-from mxnet import gluon, nd
+from mxnet import gluon
 from tqdm import tqdm
 
 THUMBNAIL_SIDE = 64  # pixels: a sprite sheet of 2,304 is then 3,072 pixels wide
@@ -51,31 +52,26 @@ BATCH_SIZE = 32  # enough to keep every core busy; a Ctrl-C waits for one batch
 def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
-    positive = cli.number(int, 1)
-    parser.add_argument(
-        "--max-num-images", type=positive, default=2304, help="pictures, drawn at random"
-    )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="network, or the prefix of your own checkpoint"
-    )
-    parser.add_argument("--images", metavar="PATH", help="your own pictures: a folder, or a .rec")
-    parser.add_argument(
-        "--image-shape", type=cli.image_shape, default="3,224,224", help="what the network takes"
-    )
-    parser.add_argument(
-        "--code-layer", help="output of your checkpoint (default: the last before its softmax)"
-    )
-    parser.add_argument("--classes", metavar="FILE", help="names of the outputs, one a line")
-    parser.add_argument(
-        "--batch-size", type=positive, default=BATCH_SIZE, help="pictures at a time"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--max-num-images", type=cli.COUNT, default=2304, help="pictures, drawn at random")
+    add("--model", default=DEFAULT_MODEL, help="network, or the prefix of your own checkpoint")
+    add("--images", metavar="PATH", help="your own pictures: a folder, or a .rec")
+    add("--image-shape", type=cli.image_shape, default="3,224,224", help="what the network takes")
+    add("--code-layer", help="output of your checkpoint (default: the last before its softmax)")
+    add("--classes", metavar="FILE", help="names of the outputs, one per line")
+    add("--batch-size", type=cli.COUNT, default=BATCH_SIZE, help="pictures at a time")
+    add(
         "--dtype",
         choices=("auto", "float32", "int8"),
         default="auto",
         help="auto: int8 where it is fast and its codes are like those of float32",
     )
-    parser.add_shared("--mean-rgb", "--std-rgb", "--ctx", "--seed", "--data-dir", "--offline")
+    add("--mean-rgb", metavar=tuple("RGB"), nargs=3, type=cli.MEAN, help=cli.MEAN_HELP)
+    add("--std-rgb", metavar=tuple("RGB"), nargs=3, type=cli.STD, help=cli.STD_HELP)
+    add("--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one")
+    add("--seed", type=cli.SEED, default=42, help="seed of the random numbers")
+    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--offline", action="store_true", help="download nothing; use synthetic data instead")
     args = parser.parse_args()
     if args.model == DEFAULT_MODEL and (args.code_layer or args.mean_rgb or args.std_rgb):
         parser.error(
@@ -89,18 +85,17 @@ def parse_args():
 
 
 def load_network(args, ctx):
-    """Load the network up to its code layer; return also the size of a code, and what it is."""
+    """Load the network up to its code layer."""
     if args.model == DEFAULT_MODEL:
         return load_resnet_152(args.data_dir, args.image_shape, ctx, args.offline)
     symbol, params, path = load_checkpoint(args.model)
-    layer, is_output = choose_code_layer(symbol, args.code_layer, params, args.image_shape)
+    layer, is_output = choose_code_layer(symbol, args.code_layer, args.image_shape)
     code = symbol.get_internals()[layer]
     if args.mean_rgb or args.std_rgb:
         mean, std = args.mean_rgb or (0, 0, 0), args.std_rgb or (1, 1, 1)
         code = code(data=mx.sym.image.normalize(mx.sym.var("data"), tuple(mean), tuple(std)))
-    net, code_size = make_network(code, params, args.image_shape, ctx, path)
-    about = {"weights": f"`{layer}` of `{path}`.", "is_output": is_output, "trained": True}
-    return net, code_size, about
+    block, code_size = make_block(code, params, args.image_shape, ctx, path)
+    return Network(block, code_size, f"`{layer}` of `{path}`.", is_output, trained=True)
 
 
 def load_batches(pictures, indices, batch_size):
@@ -116,7 +111,7 @@ def load_batches(pictures, indices, batch_size):
     )
 
 
-def collect(net, batches, shape, ctx, stopped):
+def collect(block, batches, shape, ctx, stopped):
     """Return the codes, thumbnails and labels of all batches, or of those before it is stopped."""
     count, _ = shape
     codes = np.empty(shape, np.float32)
@@ -129,7 +124,7 @@ def collect(net, batches, shape, ctx, stopped):
                 break
             rows = slice(done, done + len(images))
             if len(images):
-                codes[rows] = net(nd.array(images, ctx, dtype="float32")).asnumpy()
+                codes[rows] = encode(block, images, ctx)
                 check_finite(codes[rows])
                 thumbnails[rows] = shrink(images, THUMBNAIL_SIDE)
                 labels[rows] = batch_labels
@@ -149,48 +144,54 @@ def tell_what_is_next(args):
 
 
 def main():
-    """Run the network over the pictures, and keep its code of each."""
+    """Load a network and pictures, run one over the others, and keep the codes."""
     args = parse_args()
     ctx = cli.context(args.ctx)
-    make_folder(args.data_dir)
-    net, code_size, about = load_network(args, ctx)
-    outputs = code_size if about["trained"] else 0  # random weights know no classes
-    names = load_output_names(args.classes, outputs, args.data_dir, args.offline)
-    pictures = load_pictures(args.images, names, args.image_shape, args.data_dir, args.offline)
+    cli.make_folder(args.data_dir)
+    network = load_network(args, ctx)
+    outputs = network.code_size if network.trained else 0  # random weights know no classes
+    output_names = load_output_names(args.classes, outputs, args.data_dir, args.offline)
+    pictures = load_pictures(
+        args.images, output_names, args.image_shape, args.data_dir, args.offline
+    )
+
     indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
     if len(indices) < args.max_num_images:
-        warn(f"there are {len(indices):,} pictures, no more: all of them are taken")
+        warn(f"only {len(indices):,} pictures found: using all of them")
     sample = load_batches(pictures, indices[:SAMPLE_COUNT], args.batch_size)
-    net, dtype, cosine = choose_dtype(net, args.dtype, sample, args.image_shape, ctx)
+    block, precision, cosine = choose_dtype(
+        network.block, args.dtype, sample, args.image_shape, ctx
+    )
 
     started = time.perf_counter()
-    with cli.held_signals() as stopped:
+    with cli.signals_held() as stopped:
         batches = load_batches(pictures, indices, args.batch_size)
-        shape = (len(indices), code_size)
-        codes, thumbnails, labels = collect(net, batches, shape, ctx, stopped)
+        shape = (len(indices), network.code_size)
+        codes, thumbnails, labels = collect(block, batches, shape, ctx, stopped)
         seconds = time.perf_counter() - started
         pictures.report_unreadable()
-        if len(codes):
-            warn_if_dead(codes)
-            labels, class_names = name_labels(labels, pictures.classes)
-            description = {
-                "class_names": class_names,
-                "pictures": f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
-                "output_names": names,
-                **about,
-                "precision": dtype,
-                "cosine": cosine,
-                "seed": args.seed,
-            }
-            model = Path(args.model).name
-            save_codes(args.data_dir, model, codes, thumbnails, labels, description)
-            if stopped:
-                warn(f"the {len(codes):,} codes that were there are kept")
-    if not len(codes):
-        raise ScriptError(f"no picture of {args.images} can be read: choose others")
+        if not len(codes):
+            raise ScriptError(f"no picture of {args.images} can be read: choose others")
+        warn_if_dead(codes)
+        labels, class_names = name_labels(labels, pictures.classes)
+        description = Description(
+            class_names=class_names,
+            pictures=f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
+            weights=network.weights,
+            is_output=network.is_output,
+            trained=network.trained,
+            output_names=output_names,
+            precision=precision,
+            cosine=cosine,
+            seed=args.seed,
+        )
+        name = Path(args.model).name
+        save_codes(args.data_dir, name, codes, thumbnails, labels, description)
+        if stopped:
+            warn(f"stopped early: saved {len(codes):,} codes")
 
-    speed = f"{len(codes) / seconds:.1f} pictures a second"
-    print(f"{len(codes):,} codes of {code_size:,} numbers: {speed}")
+    speed = f"{len(codes) / seconds:.1f} pictures per second"
+    print(f"{len(codes):,} codes of {network.code_size:,} numbers: {speed}")
     tell_what_is_next(args)
 
 

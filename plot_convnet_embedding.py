@@ -9,7 +9,7 @@ TensorBoard shows what they are worth:
 
 - Projector: `resnet_152_image_codes`, each picture at the place of its code. PCA spreads them along
   the three directions in which codes differ most; t-SNE puts pictures next to each other whose
-  codes are alike. Search for a class by its `name`; colour by `correct` to see the mistakes.
+  codes are alike. Search for a class by its `name`; color by `correct` to see the mistakes.
 - Images: `imagenet_2304_images`, all the pictures.
 - Text: `codes_data`, which pictures and which network these are, and `codes_neighbours`, how often
   pictures with similar codes are of one class, which is also printed.
@@ -23,50 +23,49 @@ from pathlib import Path
 
 from common import cli
 from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision, tabulate
-from common.files import make_folder
 
 import mxcompat  # makes MXNet and MXBoard run on today's Python
 from mxcompat.files import printable
 
 from mxboard import SummaryWriter
 
-NEIGHBOURS = 5  # a handful: in a set of 2,304, classes may have few pictures
+NEIGHBORS = 5  # a handful: in a set of 2,304, classes may have few pictures
 
 
 def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="network, or prefix of a checkpoint, of the codes"
-    )
-    parser.add_shared("--logdir", "--data-dir")
+    add = parser.add_argument
+    add("--model", default=DEFAULT_MODEL, help="network, or prefix of a checkpoint, of the codes")
+    add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
+    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
     return parser.parse_args()
 
 
 def describe(codes, description, verdict):
     """Say as Markdown what the codes are codes of."""
-    precision = description["precision"]
-    if description["cosine"] is not None:
+    precision = description.precision
+    if description.cosine is not None:
         precision += "; the mean cosine of its codes with those of float32 is "
-        precision += f"{description['cosine']:.4f}"
+        precision += f"{description.cosine:.4f}"
     return (
         f"{len(codes):,} codes of {codes.shape[1]:,} numbers\n\n"
-        f"- Pictures: {description['pictures']}\n"
-        f"- Weights: {description['weights']}\n"
+        f"- Pictures: {description.pictures}\n"
+        f"- Weights: {description.weights}\n"
         f"- Precision: {precision}\n"
-        f"- Seed: {description['seed']}\n"
+        f"- Seed: {description.seed}\n"
         f"- Predictions: {verdict or 'none, for the codes are not scores of known classes.'}\n"
     )
 
 
-def describe_neighbours(codes, labels):
+def describe_neighbors(codes, labels):
     """Say how well the codes group, or why that cannot be said."""
-    figures = neighbor_precision(codes, labels, NEIGHBOURS)
+    figures = neighbor_precision(codes, labels, NEIGHBORS)
     if figures is None:
         reason = "no two" if len(set(labels)) > 1 else "all"
         return f"There is nothing to group: {reason} pictures are of one class."
     return (
-        f"Of the {NEIGHBOURS} nearest neighbours of a picture, {figures[0]:.1%} are of its class; "
+        f"Of the {NEIGHBORS} nearest neighbors of a picture, {figures[0]:.1%} are of its class; "
         f"by chance it would be {figures[1]:.1%}."
     )
 
@@ -77,17 +76,17 @@ def main():
     model = Path(args.model).name
     codes, thumbnails, labels, description = load_codes(args.data_dir, model)
     table, verdict = tabulate(codes, labels, description)
-    neighbours = describe_neighbours(codes, labels)
+    neighbors = describe_neighbors(codes, labels)
     tag = f"{'resnet_152' if model == DEFAULT_MODEL else printable(model)}_image_codes"
-    make_folder(args.logdir)
+    cli.make_folder(args.logdir)
 
     with SummaryWriter(args.logdir) as sw:
         sw.add_text("codes_data", describe(codes, description, verdict))
-        sw.add_text("codes_neighbours", neighbours)
+        sw.add_text("codes_neighbours", neighbors)
         sw.add_image(f"imagenet_{len(codes)}_images", thumbnails)
         sw.add_embedding(tag, codes, table, thumbnails)
 
-    print(*filter(None, (verdict, neighbours)), sep="\n")
+    print(*filter(None, (verdict, neighbors)), sep="\n")
     print("A TensorBoard that is already running does not look for embeddings again: restart it")
     cli.tell_how_to_see(args.logdir)
 

@@ -7,10 +7,10 @@ TensorBoard's Images page shows, for Inception-BN, ResNet-152 and VGG16:
 
 - `swan`, the picture the networks look at;
 - `..._weight`, the 64 filters of the first convolution. Those of a trained network are smooth:
-  grey ones with stripes, coloured ones with blobs. Each is stretched to the full range of colours
-  on its own, so one close to zero, which the network does without, looks like noise.
+  gray ones with stripes, colored ones with blobs. Each is stretched to the full range of colors on
+  its own, so one close to zero, which the network does without, looks like noise.
 - `..._output`, the feature map that each filter makes of the picture, at the same place of the
-  grid. Grey filters draw outlines, each in its own direction; coloured ones pick out regions.
+  grid. Gray filters draw outlines, each in its own direction; colored ones pick out regions.
 
 Your own picture, or the first convolution of your own MXNet checkpoint:
 
@@ -21,27 +21,63 @@ Your own picture, or the first convolution of your own MXNet checkpoint:
 from pathlib import Path
 
 from common import cli
+from common.checkpoints import FirstLayer, load_arrays, load_first_layer
 from common.datasets import load_picture
-from common.files import make_folder
-from common.networks import load_first_layer, load_first_layers
+from common.errors import warn
+from common.fetch import UnavailableError, fetch
+from common.synthetic import draw_filters
 
 import mxcompat  # makes MXNet and MXBoard run on today's Python
 
 from mxboard import SummaryWriter
 from mxnet import nd
 
+# The published first layers: the size of their kernels, whether they have a bias, and what to
+# subtract from RGB of 0 to 255, which for Inception-BN is the mean of ImageNet.
+LAYERS = {
+    "inception_bn_conv_1": (7, True, (123.68, 116.779, 103.939)),
+    "resnet_152_conv0": (7, False, (0, 0, 0)),
+    "vgg16_conv1_1": (3, True, (0, 0, 0)),
+}
+
 
 def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument("--image", metavar="PATH", help="your own picture")
-    parser.add_argument("--model", metavar="PREFIX", help="your own checkpoint")
-    parser.add_argument("--layer", metavar="NAME", help="the checkpoint's convolution to show")
-    parser.add_shared("--mean-rgb", "--std-rgb", "--ctx", "--logdir", "--data-dir", "--offline")
+    add = parser.add_argument
+    add("--image", metavar="PATH", help="your own picture")
+    add("--model", metavar="PREFIX", help="your own checkpoint")
+    add("--layer", metavar="NAME", help="the checkpoint's convolution to show")
+    add("--mean-rgb", metavar=tuple("RGB"), nargs=3, type=cli.MEAN, help=cli.MEAN_HELP)
+    add("--std-rgb", metavar=tuple("RGB"), nargs=3, type=cli.STD, help=cli.STD_HELP)
+    add("--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one")
+    add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
+    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--offline", action="store_true", help="download nothing; use synthetic data instead")
     args = parser.parse_args()
     if not args.model and (args.layer or args.mean_rgb or args.std_rgb):
         parser.error("--layer, --mean-rgb and --std-rgb are about a checkpoint: give --model too")
     return args
+
+
+def load_layers(data_dir, offline):
+    """Return the published first layers, or synthetic ones, and what they are, as Markdown."""
+    biases = [f"{name}_bias.param" for name, (_, has_bias, _) in LAYERS.items() if has_bias]
+    try:
+        paths = fetch([*(f"{name}_weight.param" for name in LAYERS), *biases], data_dir, offline)
+    except UnavailableError as reason:
+        warn(f"{reason}: showing synthetic filters instead")
+        layers = [
+            FirstLayer(name, nd.array(draw_filters(kernel, seed)), None, mean_rgb)
+            for seed, (name, (kernel, _, mean_rgb)) in enumerate(LAYERS.items())
+        ]
+        return layers, f"**Not trained:** the filters are drawn ({reason})."
+    arrays = {path.stem: load_arrays(path)[0] for path in paths}
+    layers = [
+        FirstLayer(name, arrays[f"{name}_weight"], arrays.get(f"{name}_bias"), mean_rgb)
+        for name, (_, _, mean_rgb) in LAYERS.items()
+    ]
+    return layers, "The filters are those that Inception-BN, ResNet-152 and VGG16 learned."
 
 
 def convolve(layer, picture, ctx):
@@ -67,18 +103,16 @@ def main():
     """Load everything first, so that no log is left half done; then log it."""
     args = parse_args()
     ctx = cli.context(args.ctx)
-    make_folder(args.logdir)
+    cli.make_folder(args.logdir)
     if args.model:
-        layer, weights_source = load_first_layer(
-            args.model, args.layer, args.mean_rgb, args.std_rgb
-        )
+        layer, source = load_first_layer(args.model, args.layer, args.mean_rgb, args.std_rgb)
         layers = [layer]
     else:
-        layers, weights_source = load_first_layers(args.data_dir, args.offline)
+        layers, source = load_layers(args.data_dir, args.offline)
     picture, picture_source = load_picture(args.image, args.data_dir, args.offline)
 
     with SummaryWriter(args.logdir) as sw:
-        sw.add_text("filters_data", f"{picture_source}\n\n{weights_source}")
+        sw.add_text("filters_data", f"{picture_source}\n\n{source}")
         sw.add_image(Path(args.image).stem if args.image else "swan", picture)
         for layer in layers:
             sw.add_image(f"{layer.name}_weight", scale_each(layer.weight))

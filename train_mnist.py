@@ -12,10 +12,11 @@ TensorBoard shows, while the network is still training:
 - Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
   peak at zero, and tails; one whose scale shrinks to nothing is of a layer that no longer learns.
 - Projector: `mnist_codes`, what the last but one layer makes of 2,000 test digits, and
-  `mnist_codes_untrained`, what it made of them before. Colour by `digit`, and start t-SNE.
+  `mnist_codes_untrained`, what it made of them before. Color by `digit`, and start t-SNE.
 - Text: `mnist_data`, what the network was trained on.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import cli
+from common.cluster import PeerWatch
 from common.datasets import load_mnist
 from common.errors import ScriptError, warn
-from common.files import make_folder
 
 import mxcompat  # makes MXNet and MXBoard run on today's Python
 
@@ -35,14 +36,10 @@ from mxboard import SummaryWriter
 from mxnet import autograd, gluon, nd
 from tqdm import tqdm
 
-# Steps between two readings of the losses from the device: each reading waits for the device, and
-# a progress bar that moves many times a second is soon enough.
-READ_EVERY = 50
-
+READ_EVERY = 50  # steps between two readings of results: each waits for the device
+CODES = 2000  # test digits whose codes are logged
 # The projector labels points by the first column that is not all numbers.
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-CODES = 2000  # test digits whose codes are logged
-
 LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
 
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -51,114 +48,30 @@ cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
 def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
-    positive = cli.number(int, 1)
-    parser.add_argument("--batch-size", type=positive, default=100, help="images a step")
-    parser.add_argument("--epochs", type=positive, default=10, help="passes over the data")
-    parser.add_argument("--lr", type=cli.number(float, 1e-9), default=0.1, help="learning rate")
-    parser.add_argument(
-        "--momentum", type=cli.number(float, 0, 1), default=0.9, help="momentum of SGD"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--batch-size", type=cli.COUNT, default=100, help="images per step")
+    add("--epochs", type=cli.COUNT, default=10, help="passes over the data")
+    add("--lr", type=cli.number(float, 1e-9), default=0.1, help="learning rate")
+    add("--momentum", type=cli.number(float, 0, 1), default=0.9, help="momentum of SGD")
+    add(
         "--kv-store",
         choices=("device", "dist_sync"),
         default="device",
-        help="dist_sync: train together with other processes, as the README shows",
+        help="dist_sync: train together with other processes, as docs/several-machines.md shows",
     )
-    parser.add_argument("--cuda", action="store_true", help="train on GPU 0")
-    parser.add_argument(
-        "--log-interval", type=positive, default=100, help="batches between two lines"
-    )
-    parser.add_shared("--seed", "--logdir", "--data-dir", "--offline")
+    add("--cuda", action="store_true", help="train on GPU 0")
+    add("--log-interval", type=cli.COUNT, default=100, help="batches between two lines")
+    add("--seed", type=cli.SEED, default=42, help="seed of the random numbers")
+    add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
+    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--offline", action="store_true", help="download nothing; use synthetic data instead")
     return parser.parse_args()
 
 
-def build_net(ctx):
-    """Build the network, its parameters named as TensorBoard will show them."""
-    net = gluon.nn.HybridSequential(prefix="hybridsequential0_")
-    with net.name_scope():
-        net.add(
-            gluon.nn.Dense(128, activation="relu"),
-            gluon.nn.Dense(64, activation="relu"),
-            gluon.nn.Dense(10),
-        )
-    net.initialize(mx.init.Xavier(magnitude=2.24), ctx=ctx)
-    net.hybridize(static_alloc=True, static_shape=True)
-    return net
-
-
-def to_device(images, labels, ctx):
-    """Return (N, 1, 28, 28) float32 images in [0, 1], and their labels, on the device."""
-    pixels = nd.array(images[:, np.newaxis], ctx, dtype="uint8")
-    return pixels.astype("float32") / 255, nd.array(labels, ctx)
-
-
-def count_correct(logits, labels):
-    """Count, on the device, the images of a batch, or of each, whose label scores highest."""
-    return (logits.argmax(axis=-1) == labels).sum(axis=-1)
-
-
-def share_weights(trainer):
-    """Start all workers from worker 0's weights.
-
-    The Trainer would do so in its first step, but there a worker sometimes receives gradients in
-    place of weights. Any call that needs the store makes it do so now; save_states is one, and has
-    nothing to save yet.
-    """
-    trainer.save_states(os.devnull)
-    nd.waitall()  # The weights are here before the first gradient leaves.
-
-
-def log_codes(tag, net, images, labels, sw):
-    """Log what the 64-unit layer makes of digits, and what the network takes them for."""
-    codes = net[1](net[0](images))
-    predicted = net[2](codes).argmax(axis=1)
-    digits, guesses = ([WORDS[int(n)] for n in each.asnumpy()] for each in (labels, predicted))
-    correct = ["yes" if digit == guess else "no" for digit, guess in zip(digits, guesses)]
-    table = [("digit", "predicted", "correct"), *zip(digits, guesses, correct)]
-    sw.add_embedding(tag, codes, table, images)
-
-
-def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
-    """Take a step for each batch, in random order, and log its loss; return the accuracy."""
-    steps = len(images) // args.batch_size  # drop the last partial batch
-    shuffled = rng.permutation(len(images))[: steps * args.batch_size]
-    order = nd.array(shuffled.reshape(steps, -1), images.context, dtype="int32")
-    if kv.rank == 0:
-        sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
-    order = order[:, kv.rank :: kv.num_workers]  # this worker's part of each batch
-
-    unread, correct = [], 0
-    bar = tqdm(order, f"epoch {epoch}", unit="batch", disable=kv.rank > 0 or None)
-    for batch, (indices, batch_labels) in enumerate(zip(bar, labels.take(order))):
-        with autograd.record():
-            logits = net(images.take(indices))
-            losses = cross_entropy(logits, batch_labels)
-        losses.backward()
-        trainer.step(args.batch_size)
-
-        unread.append((losses, logits, batch_labels))
-        if len(unread) < READ_EVERY and batch + 1 < steps:
-            continue
-        losses, *scores = (nd.stack(*arrays) for arrays in zip(*unread))
-        values = zip(losses.mean(axis=1).asnumpy(), count_correct(*scores).asnumpy())
-        for seen, (loss, hits) in enumerate(values, start=batch + 1 - len(unread)):
-            step = epoch * steps + seen
-            sw.add_scalar("cross_entropy", loss, step)
-            if not np.isfinite(loss):
-                raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
-            correct += hits
-            accuracy = correct / (order.shape[1] * (seen + 1))
-            if seen > 0 and seen % args.log_interval == 0 and kv.rank == 0:
-                tqdm.write(f"[Epoch {epoch} Batch {seen}] Training: accuracy={accuracy:f}")
-        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
-        unread = []
-    return accuracy
-
-
 def make_log_folder(args, kv):
-    """Make this process's log folder, one a worker; warn if it holds an earlier training."""
+    """Make this process's log folder, one per worker; warn if it holds an earlier training."""
     logdir = f"{args.logdir}/worker-{kv.rank}" if args.kv_store == "dist_sync" else args.logdir
-    make_folder(logdir)
+    cli.make_folder(logdir)
     if any(Path(logdir).glob(f"*{LOG_SUFFIX}")):
         warn(
             f"{logdir} holds a training already, and TensorBoard will show this one in its "
@@ -178,12 +91,88 @@ def check_batch_size(batch_size, images, kv):
         raise ScriptError(f"argument --batch-size: {batch_size} {problem}", status=2)
 
 
-def main():
+def to_device(images, labels, ctx):
+    """Return (N, 1, 28, 28) float32 images in [0, 1], and their labels, on the device."""
+    pixels = nd.array(images[:, np.newaxis], ctx, dtype="uint8")
+    return pixels.astype("float32") / 255, nd.array(labels, ctx)
+
+
+def build_net(ctx):
+    """Build the network, its parameters named as TensorBoard will show them."""
+    net = gluon.nn.HybridSequential(prefix="hybridsequential0_")
+    with net.name_scope():
+        net.add(
+            gluon.nn.Dense(128, activation="relu"),
+            gluon.nn.Dense(64, activation="relu"),
+            gluon.nn.Dense(10),
+        )
+    net.initialize(mx.init.Xavier(magnitude=2.24), ctx=ctx)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return net
+
+
+def share_weights(trainer):
+    """Start all workers from worker 0's weights.
+
+    The Trainer would do so in its first step, but there a worker sometimes receives gradients in
+    place of weights. Any call that needs the store makes it do so now; save_states is one, and has
+    nothing to save yet.
+    """
+    trainer.save_states(os.devnull)
+    nd.waitall()  # The weights are here before the first gradient leaves.
+
+
+def draw_batches(images, labels, batch_size, rng, kv):
+    """Return this worker's part of each full batch, in random order: indices, and labels."""
+    steps = len(images) // batch_size
+    shuffled = rng.permutation(len(images))[: steps * batch_size].reshape(steps, batch_size)
+    order = nd.array(shuffled[:, kv.rank :: kv.num_workers], images.context, dtype="int32")
+    return order, labels.take(order)
+
+
+def count_correct(logits, labels):
+    """Count, on the device, the images of a batch, or of each, whose label scores highest."""
+    return (logits.argmax(axis=-1) == labels).sum(axis=-1)
+
+
+def train_epoch(net, trainer, images, batches, batch_size):
+    """Take a step per batch; yield each step's mean loss and how many images it names right."""
+    unread = []
+    for indices, labels in batches:
+        with autograd.record():
+            logits = net(images.take(indices))
+            losses = cross_entropy(logits, labels)
+        losses.backward()
+        trainer.step(batch_size)
+        unread.append((losses, logits, labels))
+        if len(unread) == READ_EVERY:
+            yield from read_results(unread)
+            unread = []
+    if unread:
+        yield from read_results(unread)
+
+
+def read_results(steps):
+    """Wait for the device, once for several steps; return what `train_epoch` yields."""
+    losses, logits, labels = (nd.stack(*arrays) for arrays in zip(*steps))
+    return zip(losses.mean(axis=1).asnumpy(), count_correct(logits, labels).asnumpy())
+
+
+def log_codes(tag, net, images, labels, sw):
+    """Log what the 64-unit layer makes of digits, and what the network takes them for."""
+    codes = net[1](net[0](images))
+    predicted = net[2](codes).argmax(axis=1)
+    digits, guesses = ([WORDS[int(n)] for n in each.asnumpy()] for each in (labels, predicted))
+    correct = ["yes" if digit == guess else "no" for digit, guess in zip(digits, guesses)]
+    table = [("digit", "predicted", "correct"), *zip(digits, guesses, correct)]
+    sw.add_embedding(tag, codes, table, images)
+
+
+def train(args):
     """Train, and log everything there is to see."""
-    args = parse_args()
     ctx = cli.context("gpu" if args.cuda else "cpu")
-    cli.watch_waits(args.kv_store)
     kv = mx.kv.create(args.kv_store)
+    is_first = kv.rank == 0  # gradients and weights are the same in all workers
     logdir = make_log_folder(args, kv)
     train_set, test_set, source = load_mnist(args.data_dir, args.offline)
     (images, labels), (test_images, test_labels) = (
@@ -206,29 +195,56 @@ def main():
         sw.add_text("mnist_data", source)
         net(images[:1])  # The first forward pass is what draws the graph.
         share_weights(trainer)
-        if kv.rank == 0:
+        if is_first:
             sw.add_graph(net)
             log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
 
         for epoch in range(args.epochs):
-            train_acc = train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw)
+            order, batch_labels = draw_batches(images, labels, args.batch_size, rng, kv)
+            if is_first:
+                # sic: the published tag
+                sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
+
+            batches = zip(order, batch_labels)
+            bar = tqdm(
+                batches,
+                f"epoch {epoch}",
+                total=len(order),
+                unit="batch",
+                disable=None if is_first else True,
+            )
+            correct = 0
+            results = train_epoch(net, trainer, images, bar, args.batch_size)
+            for step, (loss, hits) in enumerate(results):
+                sw.add_scalar("cross_entropy", loss, epoch * len(order) + step)
+                if not np.isfinite(loss):
+                    raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
+                correct += hits
+                train_acc = correct / (order.shape[1] * (step + 1))
+                if is_first and step > 0 and step % args.log_interval == 0:
+                    tqdm.write(f"[Epoch {epoch} Batch {step}] Training: accuracy={train_acc:f}")
             sw.add_scalar("train_acc", train_acc, epoch)
-            if kv.rank > 0:
-                continue  # Gradients and weights are the same in all workers.
 
-            for name, parameter in net.collect_params().items():
-                sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
-            print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
+            if is_first:
+                for name, parameter in net.collect_params().items():
+                    sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
+                correct = count_correct(net(test_images), test_labels)
+                valid_acc = correct.asscalar() / len(test_images)
+                sw.add_scalar("valid_acc", valid_acc, epoch)
+                print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
+                print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
 
-            correct = count_correct(net(test_images), test_labels)
-            valid_acc = correct.asscalar() / len(test_images)
-            print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
-            sw.add_scalar("valid_acc", valid_acc, epoch)
-
-        if kv.rank == 0:
+        if is_first:
             log_codes("mnist_codes", net, test_images[:CODES], test_labels[:CODES], sw)
             print("finished training")
             cli.tell_how_to_see(args.logdir)
+
+
+def main():
+    """Train alone, or with others, while their answers are waited for."""
+    args = parse_args()
+    with PeerWatch() if args.kv_store == "dist_sync" else contextlib.nullcontext():
+        train(args)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def load_calibration(paths):
 
 
 def prepare_onnxruntime(precision, work, paths):
-    """Run the ONNX file, quantised first for int8."""
+    """Run the ONNX file, quantized first for int8."""
     import onnxruntime
     from onnxruntime import quantization
 
@@ -280,7 +280,7 @@ def read(done):
         order = np.random.default_rng(42).permutation(len(shuffled))  # as the script draws them
         codes = np.empty_like(shuffled)
         codes[order] = shuffled
-        seconds = len(codes) / float(re.search(r"([\d.]+) pictures a second", done.output)[1])
+        seconds = len(codes) / float(re.search(r"([\d.]+) pictures per second", done.output)[1])
     return seconds, (done.seconds - seconds, codes)
 
 

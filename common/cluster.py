@@ -1,23 +1,86 @@
-"""The environment that the processes of a distributed training find each other by."""
+"""Training with other processes: the environment it needs, and a watch over the waits for them."""
 
+import contextlib
+import gc
 import os
 import re
+import signal
+import threading
+import time
 
-# Variables that every process needs, and the pattern of their values.
+from .errors import ScriptError, fail
+
+# Variables that every process of a distributed training needs, and the pattern of their values.
 VARIABLES = {
     "DMLC_ROLE": "scheduler|server|worker",
     "DMLC_PS_ROOT_URI": ".+",
     **dict.fromkeys(("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER"), "[1-9][0-9]*"),
 }
+LIMIT_VARIABLE, DEFAULT_LIMIT = "MXBOARD_DEMO_WAIT_SECONDS", 60
 
 
-def find_problem():
-    """Return a line about the variable that is missing or wrong, with which MXNet would hang."""
+def check_environment():
+    """Name the variable that is missing or wrong, with which MXNet would crash or wait for ever."""
     for name, pattern in VARIABLES.items():
         value = os.environ.get(name)
         if not re.fullmatch(pattern, value or ""):
-            return (
+            raise ScriptError(
                 f"the environment variable {name} is {value or 'not set'}: "
-                "the README, Several machines, says what it must be"
+                "docs/several-machines.md says what it must be"
             )
-    return None
+
+
+@contextlib.contextmanager
+def server_errors():
+    """Around the import of MXNet, in which its scheduler and servers stay: end in one line."""
+    role = os.environ.get("DMLC_ROLE", "worker")
+    if role == "worker":
+        yield
+        return
+    try:
+        check_environment()
+        yield
+    except ScriptError as error:
+        fail(error)
+    except RuntimeError as error:  # MXNetError
+        reason = str(error).split(": ")[-1].strip()
+        fail(
+            f"MXNet's {role} cannot start ({reason}): "
+            "is DMLC_PS_ROOT_URI this machine's, and DMLC_PS_ROOT_PORT free?"
+        )
+
+
+class PeerWatch:
+    """Ends the process if its main thread waits too long for the others of a training.
+
+    MXNet waits for ever, in C. So a thread keeps sending a signal to the main thread, whose handler
+    Python only runs once MXNet returns: no reply for too long means that the others are gone.
+    """
+
+    def __init__(self):
+        check_environment()
+        text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT))
+        if not re.fullmatch(r"[1-9]\d{0,8}", text):
+            raise ScriptError(f"{LIMIT_VARIABLE}: {text} is not a number of seconds, as in 60")
+        self._limit = int(text)
+        self._silent = 0  # seconds; a clock would run on while Ctrl-Z holds the process
+
+    def __enter__(self):
+        signal.signal(signal.SIGURG, self._reply)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, *error):
+        gc.collect()  # frees MXNet's store, which then waits for the others
+
+    def _reply(self, number, frame):
+        self._silent = 0
+
+    def _watch(self):
+        while self._silent < self._limit:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGURG)
+            time.sleep(0.5)
+            self._silent += 0.5
+        fail(
+            f"no answer for {self._limit} seconds ({LIMIT_VARIABLE}): another process has probably "
+            "gone, or was never started; end the scheduler and the servers with Ctrl-C or kill"
+        )

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple, Optional
 
 from mxcompat.files import atomic_write, read_file
 
@@ -12,39 +13,50 @@ import mxnet as mx
 import numpy as np
 import pooch
 
+from .checkpoints import load_arrays, save_arrays
 from .errors import ScriptError
-from .files import load_arrays, make_folder, save_arrays
 
 DEFAULT_MODEL = "imagenet1k-resnet-152"
 ARRAYS = ("convnet_codes", "resized_images", "labels")
-DESCRIPTION = {
-    **{"class_names": list, "pictures": str, "weights": str, "precision": str},
-    **{"cosine": (float, int, type(None)), "seed": int, "sha256": dict},
-}
-MOST_JUDGES = 2500  # pictures whose neighbours are looked at, evenly spread over all of them
+MOST_JUDGES = 2500  # pictures whose neighbors are looked at, evenly spread over all of them
 SYNSET_ID = re.compile(r"n\d{8}\b\s*")  # that a line of synset.txt begins with
+
+
+class Description(NamedTuple):
+    """What is known of a set of codes, as its JSON file has it."""
+
+    class_names: list  # of the pictures, by label
+    pictures: str  # where they come from, as Markdown, and so the weights
+    weights: str
+    precision: str  # "float32" or "int8"
+    cosine: Optional[float]  # mean cosine of int8 codes with those of float32
+    seed: int
+    # Sets that were made before these were kept have no scores of known classes.
+    is_output: bool = False  # whether a code is the network's own output
+    trained: bool = False
+    output_names: list = []  # classes that the network's outputs stand for, or none
 
 
 def save_codes(data_dir, name, codes, thumbnails, labels, description):
     """Write a set of codes, whole or not at all: three arrays, and a JSON file with their sha256.
 
-    Codes are (N, D) float32, thumbnails (N, 3, 64, 64) uint8 RGB, labels (N,) int32 that count
-    `class_names`; the other keys of the description are in `DESCRIPTION`, and those that
-    `tabulate` needs.
+    Codes are (N, D) float32, thumbnails (N, 3, 64, 64) uint8 RGB, labels (N,) int32 that count the
+    description's `class_names`.
     """
-    make_folder(data_dir)
+    os.makedirs(data_dir, exist_ok=True)
     with atomic_write(_paths(data_dir, name)) as (*array_paths, json_path):
         for path, array in zip(array_paths, (codes, thumbnails, labels)):
             _save_array(path, array)
         digests = {kind: pooch.file_hash(str(path)) for kind, path in zip(ARRAYS, array_paths)}
-        json_path.write_text(json.dumps({**description, "sha256": digests}, indent=2) + "\n")
+        content = {**description._asdict(), "sha256": digests}
+        json_path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _save_array(path, array):
     try:
         # A view, because MXNet makes the array it borrows read-only.
         save_arrays(path, mx.nd.from_numpy(np.ascontiguousarray(array).view(), zero_copy=True))
-    except (mx.MXNetError, ValueError) as error:
+    except ValueError as error:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent)) from error
 
 
@@ -60,17 +72,18 @@ def load_codes(data_dir, name):
             f"{' '.join(missing)} not in {data_dir}: run get_convnet_codes.py first, with the same "
             "--model and --data-dir"
         )
-    description = _read_description(json_path)
-    if description is None:
-        raise ScriptError(f"{json_path} is damaged: {again}")
+    try:
+        description, digests = _read_description(json_path)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ScriptError(f"{json_path} is damaged: {again}") from error
     for path, kind in zip(array_paths, ARRAYS):
-        if pooch.file_hash(str(path)) != description["sha256"].get(kind):
+        if pooch.file_hash(str(path)) != digests.get(kind):
             raise ScriptError(
                 f"{path} and {json_path.name} are of different runs, or one is damaged: {again}"
             )
     try:
         codes, thumbnails, labels = (load_arrays(path)[0].asnumpy() for path in array_paths)
-    except (ValueError, LookupError, mx.MXNetError) as error:
+    except (ValueError, LookupError) as error:
         raise ScriptError(f"the files of {name} in {data_dir} are damaged: {again}") from error
     shapes = codes.shape, thumbnails.shape, labels.shape
     count = len(labels)
@@ -82,23 +95,23 @@ def load_codes(data_dir, name):
     ):
         wrong = ", ".join(f"{kind} {shape}" for kind, shape in zip(ARRAYS, shapes))
         raise ScriptError(f"the files of {name} in {data_dir} do not fit ({wrong}): {again}")
-    if not 0 <= labels.min() <= labels.max() < len(description["class_names"]):
+    if not 0 <= labels.min() <= labels.max() < len(description.class_names):
         raise ScriptError(f"{json_path} does not name every class: {again}")
     return codes, thumbnails, labels, description
 
 
 def _read_description(path):
-    """Return what `save_codes` was given, or None if somebody else wrote it."""
-    try:
-        description = json.loads(read_file(path))
-        outputs = description.get("output_names") or []
-        names = [*description["class_names"], *outputs]
-        fits = isinstance(outputs, list) and all(
-            isinstance(description[key], kind) for key, kind in DESCRIPTION.items()
-        )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-    return description if fits and all(isinstance(name, str) for name in names) else None
+    """Return what `save_codes` wrote, and the digests of the arrays; raise if it is another's."""
+    content = json.loads(read_file(path))
+    digests = dict(content.pop("sha256"))
+    description = Description(**content)
+    kinds = {**Description.__annotations__, "cosine": (float, int, type(None))}
+    if not all(isinstance(value, kinds[key]) for key, value in content.items()):
+        raise TypeError("a value of another type")
+    names = [*description.class_names, *description.output_names]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("a name that is no text")
+    return description, digests
 
 
 def _paths(data_dir, name):
@@ -107,15 +120,15 @@ def _paths(data_dir, name):
 
 
 def tabulate(codes, labels, description):
-    """Return a row of labels a picture, the names of the columns first, and how many are right.
+    """Return a row of labels per picture, after the columns' names, and how many are right.
 
     Where codes are the scores of a trained classifier whose `output_names` are known, the columns
     are `name`, `predicted`, `confidence` (softmax) and `correct` (yes, no, or empty where the
     network was not trained on the picture's class); otherwise `name` alone.
     """
-    classes, outputs = description["class_names"], description.get("output_names") or []
+    classes, outputs = description.class_names, description.output_names
     names = [SYNSET_ID.sub("", classes[label]) for label in labels]
-    known = description.get("is_output") and description.get("trained")
+    known = description.is_output and description.trained
     if not known or len(outputs) != codes.shape[1]:
         return [["name"], *([name] for name in names)], None
 
@@ -146,9 +159,9 @@ def _class_key(name):
 
 
 def neighbor_precision(codes, labels, k=5):
-    """Return the share of the k nearest neighbours that have a picture's class, and chance's.
+    """Return the share of the k nearest neighbors that have a picture's class, and chance's.
 
-    Neighbours are the nearest by cosine. Of more than MOST_JUDGES pictures an even sample is
+    Neighbors are the nearest by cosine. Of more than MOST_JUDGES pictures an even sample is
     judged. Pictures that are alone in their class have no say; None if all are alone, or if there
     is one class only.
     """

@@ -18,14 +18,14 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
+from .checkpoints import load_arrays, native_name
 from .errors import ScriptError, warn
 from .fetch import FILES, UnavailableError, fetch
-from .files import load_arrays, native_name
 from .synthetic import CLASSES, draw_class, draw_mnist, draw_picture
 
 PICTURE_SIDE = 224  # pixels: what networks trained on ImageNet look at
-# Networks are evaluated on the centre of a picture: this share of its shorter edge.
-CENTRE = 0.875
+# Networks are evaluated on the center of a picture: this share of its shorter edge.
+CENTER = 0.875
 SYNTHETIC_COUNT = 2304  # pictures: as many as are encoded by default
 # Suffixes of pictures; a file that has one and cannot be read is reported.
 PICTURE_SUFFIXES = {
@@ -63,13 +63,13 @@ def load_mnist(data_dir, offline=False):
 def load_picture(path, data_dir, offline=False):
     """Return a picture, (3, 224, 224) uint8 RGB, and what it is, as Markdown.
 
-    It is the centre square of the user's own, or the published swan, or a synthetic boat.
+    It is the center square of the user's own, or the published swan, or a synthetic boat.
     """
     if path is not None:
         pixels = decode(read_file(path))
         if pixels is None:
             raise ScriptError(f"{path} is not a picture that OpenCV can read")
-        return crop(pixels, PICTURE_SIDE, PICTURE_SIDE, centre=1), f"The picture is `{path}`."
+        return crop(pixels, PICTURE_SIDE, PICTURE_SIDE, center=1), f"The picture is `{path}`."
     try:
         (swan,) = fetch(["imagenet_swan.ndarray"], data_dir, offline)
     except UnavailableError as reason:
@@ -87,14 +87,14 @@ def decode(content):
     return None if pixels is None else pixels[:, :, ::-1]
 
 
-def crop(pixels, height, width, centre=CENTRE):
-    """Scale the centre of a (H, W, 3) picture to a (3, height, width) one, its aspect kept.
+def crop(pixels, height, width, center=CENTER):
+    """Scale the center of a (H, W, 3) picture to a (3, height, width) one, its aspect kept.
 
     A picture that just covers height x width already is cropped as it is.
     """
     rows, columns, _ = pixels.shape
     scale = max(height / rows, width / columns)
-    scale = 1 if scale == 1 else scale / centre
+    scale = 1 if scale == 1 else scale / center
     # Only what will be seen is scaled: the whole of a narrow strip could fill the memory.
     crop_rows, crop_columns = max(1, round(height / scale)), max(1, round(width / scale))
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
@@ -266,7 +266,7 @@ def load_pictures(images, output_names, image_shape, data_dir, offline=False):
 
 
 def load_output_names(class_file, outputs, data_dir, offline=False):
-    """Return the classes that the user names, a line each, or ImageNet's for 1,000 outputs."""
+    """Return the classes that the user names, one per line, or ImageNet's for 1,000 outputs."""
     if class_file is not None:
         return read_file(class_file).decode("utf-8-sig", errors="replace").splitlines()
     return load_synsets(data_dir, offline) if outputs == IMAGENET_CLASSES else []

@@ -1,9 +1,8 @@
 """What the scripts tell their user: lines on standard error."""
 
+import os
 import sys
 from pathlib import Path
-
-from mxcompat.files import printable
 
 from tqdm import tqdm
 
@@ -20,6 +19,13 @@ class ScriptError(Exception):
 
 def warn(message):
     """Print a line on standard error, beside a progress bar and not through it."""
-    # One line, even if it is about a name with a line end in it.
-    line = "".join(each if each.isprintable() else "\ufffd" for each in printable(message))
+    # One line, even if it is about a name with a line end, or with bytes that are no text.
+    line = "".join(each if each.isprintable() else "\ufffd" for each in message)
     tqdm.write(f"{PROGRAM}: {line}", file=sys.stderr)
+
+
+def fail(message, status=1):
+    """Print an error, and end the process at once, from whichever thread."""
+    warn(f"error: {message}")
+    # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
+    os._exit(status)

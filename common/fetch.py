@@ -16,7 +16,6 @@ import urllib3
 from tqdm import tqdm
 
 from .errors import ScriptError, warn
-from .files import make_folder
 
 # Seconds for a mirror to answer at all: a machine without a network must not wait.
 ANSWER_SECONDS = 5
@@ -25,7 +24,6 @@ SILENCE_SECONDS, LOWEST_RATE = 30, 10_000
 CHUNK = 2**16
 MOST_REDIRECTS = 5
 NO_ANSWER = "no answer"
-WRONG_DIGEST = "what it sent has a wrong digest"
 
 pooch.get_logger().disabled = True  # Its lines would stand between ours.
 
@@ -91,42 +89,26 @@ class UnavailableError(Exception):
     """Files are missing, and no mirror has them; the message names them and says why."""
 
 
+class MirrorError(Exception):
+    """A mirror does not have a file; the message says why."""
+
+
+class DigestError(MirrorError):
+    """What a mirror sent is not the file."""
+
+
 def fetch(names, data_dir, offline=False):
-    """Make sure that files are in a folder, whole.
+    """Return the paths of files in `FILES`, after fetching what is missing or damaged.
 
-    A file that is there with the right digest is left alone. One with a wrong digest is reported
-    and fetched again. The folder at ``MXBOARD_DEMO_MIRROR``, if that environment variable is set,
-    is tried before a file's own mirrors.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of files in `FILES`.
-    data_dir : str
-        Folder to keep them in; made if something must be fetched.
-    offline : bool
-        Whether to fetch nothing.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files, in the order of `names`.
-
-    Raises
-    ------
-    UnavailableError
-        A file is missing and no mirror has it.
-    ScriptError
-        A file is damaged, here or on the mirrors, or the folder is a file.
-    OSError
-        The folder cannot be written to.
+    Raises `UnavailableError` if a file is missing and no mirror has it, and `ScriptError` if one is
+    damaged, here or on the mirrors.
     """
     if os.path.exists(data_dir) and not os.path.isdir(data_dir):
         raise ScriptError(f"{data_dir} is a file: choose a folder with --data-dir")
     paths = [Path(data_dir, name) for name in names]
     wanted = [path for path in paths if not _is_whole(path)]
     damaged = [path for path in wanted if path.exists()]
-    failed = dict.fromkeys(wanted, "--offline") if offline else _download(wanted)
+    failed = dict.fromkeys(wanted, "--offline") if offline else _fetch_all(wanted)
     for path in damaged:
         if path in failed:
             raise ScriptError(
@@ -135,7 +117,7 @@ def fetch(names, data_dir, offline=False):
             )
         warn(f"{path} was damaged (its digest was wrong) and has been replaced")
     if failed:
-        reasons = "; ".join(dict.fromkeys(failed.values()))
+        reasons = "; ".join(dict.fromkeys(map(str, failed.values())))
         names = " ".join(path.name for path in failed)
         raise UnavailableError(f"no {names} in {data_dir} ({reasons})")
     return paths
@@ -150,51 +132,52 @@ def _mirrors(path):
     return (*([own.rstrip("/")] if own else []), *FILES[path.name].mirrors)
 
 
-def _download(paths):
-    """Fetch files; return those that no mirror has, with the reason."""
+def _fetch_all(paths):
+    """Fetch files; return the error for each that no mirror has."""
     if not paths:
         return {}
-    make_folder(paths[0].parent)
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = {}
     silent = _find_silent(tuple({mirror: None for path in paths for mirror in _mirrors(path)}))
-    coming = [path for path in paths if not silent.keys() >= set(_mirrors(path))]
-    failed = {path: _tell(path, silent) for path in paths if path not in coming}
-    if not coming:
-        return failed
-    with part_folder(paths[0].parent) as part:
+    with part_folder(folder) as part:
         # Another process may have fetched some of them while this one waited for the folder.
-        coming = [path for path in coming if not _is_whole(path)]
-        files = [FILES[path.name] for path in coming]
-        if files:
-            size = max(0.1, sum(file.size for file in files) / 1e6)
-            purposes = ", ".join(dict.fromkeys(file.purpose for file in files))
-            warn(f"fetching {size:.1f} MB to {paths[0].parent}: {purposes}")
-        failed.update((path, why) for path in coming if (why := _try_mirrors(path, silent, part)))
+        paths = [path for path in paths if not _is_whole(path)]
+        coming = [FILES[path.name] for path in paths if not silent.keys() >= set(_mirrors(path))]
+        if coming:
+            size = max(0.1, sum(file.size for file in coming) / 1e6)
+            purposes = ", ".join(dict.fromkeys(file.purpose for file in coming))
+            warn(f"fetching {size:.1f} MB to {folder}: {purposes}")
+        for path in paths:
+            try:
+                _fetch_one(path, silent, part)
+            except MirrorError as error:
+                failed[path] = error
     return failed
 
 
-def _try_mirrors(path, silent, part):
-    """Fetch a file from the first mirror that has it; return why not if none has."""
-    reasons = {}
+def _fetch_one(path, silent, part):
+    """Fetch a file, by way of `part`, from the first mirror that has it."""
+    errors = {}
     for mirror in _mirrors(path):
-        reasons[mirror] = silent.get(mirror) or _download_from(mirror, path, part)
-        if not reasons[mirror]:
-            return None
-        if reasons[mirror] == NO_ANSWER:
-            silent[mirror] = NO_ANSWER  # so that no file waits for it again
-    why = _tell(path, reasons)
-    if WRONG_DIGEST in reasons.values():
+        try:
+            if mirror in silent:
+                raise silent[mirror]
+            _fetch_from(mirror, path, part)
+            return
+        except MirrorError as error:
+            errors[mirror] = error
+            if str(error) == NO_ANSWER:
+                silent[mirror] = error  # so that no file waits for it again
+    hosts = {}
+    for mirror, error in errors.items():
+        hosts.setdefault(str(error), []).append(_host(mirror))
+    why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in hosts.items())
+    if any(isinstance(error, DigestError) for error in errors.values()):
         raise ScriptError(
             f"{path.name} cannot be fetched whole ({why}): try again later, or with --offline"
         )
-    return why
-
-
-def _tell(path, reasons):
-    """Say why the mirrors of a file failed, each reason once."""
-    hosts = {}
-    for mirror in _mirrors(path):
-        hosts.setdefault(reasons[mirror], []).append(_host(mirror))
-    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in hosts.items())
+    raise MirrorError(why)
 
 
 def _host(mirror):
@@ -209,19 +192,19 @@ def _host(mirror):
 
 @functools.lru_cache
 def _find_silent(mirrors):
-    """Ask all mirrors at once whether they are there; return those that are not, and why.
+    """Ask all mirrors at once whether they are there; return the errors of those that are not.
 
     One after the other, or with a name server that does not answer, this could take minutes. The
     answer is kept, and mirrors that fall silent later are added to it.
     """
-    reasons = dict.fromkeys(mirrors, NO_ANSWER)
+    errors = {mirror: MirrorError(NO_ANSWER) for mirror in mirrors}
 
     def ask(mirror):
         try:
             requests.head(mirror, timeout=ANSWER_SECONDS)
-            del reasons[mirror]
+            del errors[mirror]
         except (requests.RequestException, ValueError) as error:
-            reasons[mirror] = _why(error)
+            errors[mirror] = MirrorError(_why(error))
 
     threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
     for thread in threads:
@@ -229,59 +212,78 @@ def _find_silent(mirrors):
     deadline = time.monotonic() + ANSWER_SECONDS
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
-    return dict(reasons)
+    return dict(errors)
 
 
-def _download_from(mirror, path, part):
-    """Fetch a file from one mirror, by way of `part`; return why not if it fails."""
+def _fetch_from(mirror, path, part):
+    """Fetch a file from one mirror, by way of `part`."""
     file = FILES[path.name]
-    download = functools.partial(_download_url, file.size)
+    download = functools.partial(_download, size=file.size)
     url, digest = f"{mirror}/{path.name}", f"sha256:{file.sha256}"
     try:
         whole = pooch.retrieve(url, digest, path.name, part, downloader=download)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        return _why(error)
-    except ValueError:
-        return WRONG_DIGEST
+        raise MirrorError(_why(error)) from error
+    except ValueError as error:  # pooch's
+        raise DigestError("what it sent has a wrong digest") from error
     os.replace(whole, path)
-    return None
 
 
-def _download_url(size, url, output, _):
-    """Download `size` bytes; a downloader for pooch, whose own ones read whatever a mirror sends."""
-    try:
-        # Some mirrors would unpack a .gz on its way.
-        headers, timeout = {"Accept-Encoding": "identity"}, (ANSWER_SECONDS, SILENCE_SECONDS)
-        options = {"headers": headers, "timeout": timeout, "stream": True}
-        session = requests.Session()
-        # It would read all that a redirect sends before it follows it.
-        session.get_redirect_target = lambda response: None
-        for _ in range(MOST_REDIRECTS):
-            response = session.get(url, **options)
-            if not response.is_redirect:
-                break
-            response.close()
-            url = urljoin(url, response.headers["Location"])
-        else:
-            raise requests.TooManyRedirects
-    except ValueError as error:  # A redirect may lead to any text; pooch's own are about digests.
-        raise requests.exceptions.InvalidURL from error
-    bar = tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None)
-    with response, open(output, "wb") as file, bar:
-        response.raise_for_status()
-        left, started, received = size, time.monotonic(), 0
-        while left and (chunk := response.raw.read1(min(CHUNK, left), decode_content=False)):
-            file.write(chunk)
-            bar.update(len(chunk))
-            left -= len(chunk)
-            received += len(chunk)
+def _download(url, output, _, size):
+    """Download at most `size` bytes; a downloader for pooch, whose own have no limits.
+
+    A thread does it, which is left to itself if it is too slow: no timeout of requests ends a
+    mirror that sends a byte now and then.
+    """
+    received, errors = 0, []
+
+    def work():
+        nonlocal received
+        try:
+            with _open(url) as response, open(output, "wb") as file:
+                response.raise_for_status()
+                while received < size and (chunk := response.raw.read1(CHUNK)):
+                    file.write(chunk[: size - received])
+                    received += len(chunk)
+                if received < size and response.raw.length_remaining:
+                    raise requests.ConnectionError
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    before, started = 0, time.monotonic()
+    with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        while thread.is_alive():
+            thread.join(0.05)
+            bar.update(received - bar.n)
             seconds = time.monotonic() - started
             if seconds > SILENCE_SECONDS:
-                if received < LOWEST_RATE * seconds:
+                if received - before < LOWEST_RATE * seconds:
                     raise requests.Timeout
-                started, received = time.monotonic(), 0
-        if left and response.raw.length_remaining:
-            raise requests.ConnectionError
+                before, started = received, time.monotonic()
+    for error in errors:
+        if isinstance(
+            error, ValueError
+        ):  # A redirect may lead anywhere; pooch's are about digests.
+            raise requests.exceptions.InvalidURL from error
+        raise error
+
+
+def _open(url):
+    """Ask for a file, and return the answer before its body is read."""
+    session = requests.Session()
+    # It would read all that a redirect sends before it follows it.
+    session.get_redirect_target = lambda response: None
+    # Some mirrors would unpack a .gz on its way.
+    options = {"headers": {"Accept-Encoding": "identity"}, "timeout": SILENCE_SECONDS}
+    for _ in range(MOST_REDIRECTS):
+        response = session.get(url, stream=True, **options)
+        if not response.is_redirect:
+            return response
+        response.close()
+        url = urljoin(url, response.headers["Location"])
+    raise requests.TooManyRedirects
 
 
 def _why(error):
@@ -289,8 +291,8 @@ def _why(error):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return NO_ANSWER
-    if isinstance(error, ValueError):
-        return "no valid address"
     if isinstance(error, requests.TooManyRedirects):
         return "redirects without end"
+    if isinstance(error, ValueError):
+        return "no valid address"
     return "no connection"

@@ -38,12 +38,12 @@ DIGIT_ASPECT = (0.5, 0.8)  # width for a height of 1
 DIGIT_BEND = (-0.12, 0.12)  # heights by which a wave bends the strokes
 DIGIT_WAVE = (2.0, 6.0)  # radians a height: a digit spans a third of a wave to a whole one
 DIGIT_EXTENT = (18.0, 22.0)  # pixels of the longer side: MNIST's have 20
-DIGIT_JITTER = (-3.0, 3.0)  # pixels off the centre, as far as the frame leaves room
+DIGIT_JITTER = (-3.0, 3.0)  # pixels off the center, as far as the frame leaves room
 DIGIT_INK = (0.75, 1.0)  # brightness: nobody presses equally hard each time
 PEN_WIDTHS = range(7, 14)  # pixels of the enlarged drawing
 
 PICTURE_SIDE = 256  # pixels
-DEEP_TONES = ((0.6, 0.95), (0.3, 0.65))  # (low, high) saturation and value of the darker colour
+DEEP_TONES = ((0.6, 0.95), (0.3, 0.65))  # (low, high) saturation and value of the darker color
 PALE_TONES = ((0.15, 0.5), (0.85, 1.0))
 TILT = 0.12  # radians, for what grows or lies level: nobody holds a camera still
 ANY, WARM, COOL, GREEN = (0, 360), (-30, 60), (170, 290), (80, 150)  # hues in degrees
@@ -93,16 +93,16 @@ def _draw_digits(labels, paths, rng):
         [x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)]
     )
 
-    # Scaled to the frame, as far off its centre as there is room, each on a frame of its own.
+    # Scaled to the frame, as far off its center as there is room, each on a frame of its own.
     frame = DIGIT_SIDE * DIGIT_SCALE
     pen = rng.choice(PEN_WIDTHS, count)
     low, high = points.min(axis=2), points.max(axis=2)
     scale = (draw(DIGIT_EXTENT) * DIGIT_SCALE - pen) / (high - low).max(axis=0)
     # OpenCV rounds up the width of a pen.
     room = frame / 2 - DIGIT_SCALE - (pen / 2 + 1) - scale * (high - low) / 2
-    centre = np.clip(draw(DIGIT_JITTER, 2).T * DIGIT_SCALE, -room, room) + (frame - 1) / 2
-    centre[1] += frame * np.arange(count)
-    points = scale[:, None] * (points - (low + high)[..., None] / 2) + centre[..., None]
+    center = np.clip(draw(DIGIT_JITTER, 2).T * DIGIT_SCALE, -room, room) + (frame - 1) / 2
+    center[1] += frame * np.arange(count)
+    points = scale[:, None] * (points - (low + high)[..., None] / 2) + center[..., None]
     strokes = np.rint(points).astype(np.int32).transpose(1, 2, 0).reshape(count, 2, -1, 2)
 
     sheet = np.zeros((count * frame, frame), np.uint8)
@@ -139,7 +139,7 @@ def _noise(rng, octaves):
 
 
 def _in_cells(shape):
-    """Repeat a shape in square cells; it takes x, y, radius and angle from the cell's centre."""
+    """Repeat a shape in square cells; it takes x, y, radius and angle from the cell's center."""
 
     def pattern(x, y, rng):
         x, y = x - np.rint(x), y - np.rint(y)
@@ -149,7 +149,7 @@ def _in_cells(shape):
 
 
 def _regular(corners, size):
-    """Return the shape of a regular polygon, `size` cells from its centre to an edge."""
+    """Return the shape of a regular polygon, `size` cells from its center to an edge."""
     sector = 2 * np.pi / corners
     return lambda x, y, r, a: size - r * np.cos(a % sector - sector / 2)
 
@@ -166,9 +166,9 @@ def _rays(x, y, rng):
 
 
 # Patterns by class: how many cells a picture shows side by side (low, high), how far it is turned,
-# the hues of its darker and its paler colour, and how deep in the darker one a place lies, in
-# cells, given x and y in cells. Untrained networks see little but colour and texture, so some
-# classes have colours of their own, and others share theirs, as photographs do.
+# the hues of its darker and its paler color, and how deep in the darker one a place lies, in
+# cells, given x and y in cells. Untrained networks see little but color and texture, so some
+# classes have colors of their own, and others share theirs, as photographs do.
 CLASSES = {
     "bricks": ((4, 7), TILT, WARM, WARM, _bricks),
     "checks": (
@@ -231,7 +231,7 @@ CLASSES = {
 }
 
 
-def _colour(rng, hues, tones):
+def _color(rng, hues, tones):
     hue = rng.uniform(*hues) % 360
     hsv = np.float32([[[hue, *(rng.uniform(*span) for span in tones)]]])
     return 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
@@ -248,8 +248,8 @@ def draw_class(name, seed):
     blur = rng.uniform(1.2, 3)  # pixels across an edge
     depth = np.clip(pattern(x, y, rng) * PICTURE_SIDE / cells / blur + 0.5, 0, 1)[..., None]
 
-    colours = [_colour(rng, deep_hues, DEEP_TONES), _colour(rng, pale_hues, PALE_TONES)]
-    deep, pale = (colour + 25 * _noise(rng, 3)[..., None] for colour in rng.permutation(colours))
+    colors = [_color(rng, deep_hues, DEEP_TONES), _color(rng, pale_hues, PALE_TONES)]
+    deep, pale = (color + 25 * _noise(rng, 3)[..., None] for color in rng.permutation(colors))
     return np.uint8(np.clip(depth * deep + (1 - depth) * pale, 0, 255))
 
 
@@ -277,17 +277,17 @@ def draw_picture(side):
         (245, 245, 240): [(0.43, 0.32), (0.43, 0.62), (0.64, 0.62)],  # sails
         (30, 60, 190): [(0.39, 0.36), (0.39, 0.62), (0.22, 0.62)],
     }
-    for colour, corners in shapes.items():
+    for color, corners in shapes.items():
         points = np.rint(np.array(corners) * side).astype(np.int32)
-        cv2.fillPoly(picture, [points], colour, cv2.LINE_AA)
+        cv2.fillPoly(picture, [points], color, cv2.LINE_AA)
     return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 
 def draw_filters(kernel, seed):
     """Draw 64 filters like those of a trained first layer, (64, 3, kernel, kernel) float32, RGB.
 
-    Half are grey stripes and edges: Gabor functions [1] at 16 angles. A quarter are edges between
-    two opponent colours, and a quarter blobs of one colour in a ring of its opponent.
+    Half are gray stripes and edges: Gabor functions [1] at 16 angles. A quarter are edges between
+    two opponent colors, and a quarter blobs of one color in a ring of its opponent.
 
     [1] J. G. Daugman, "Uncertainty relation for resolution in space, spatial frequency, and
     orientation optimized by two-dimensional visual cortical filters", 1985.
@@ -295,7 +295,7 @@ def draw_filters(kernel, seed):
     angles = np.arange(16) * np.pi / 16
     # Red against green, blue against yellow, and what lies between them; none of them is bright.
     red_green, blue_yellow = np.array([1, -1, 0]), np.array([-0.5, -0.5, 1])
-    colours = np.outer(np.cos(2 * angles), red_green) + np.outer(np.sin(2 * angles), blue_yellow)
+    colors = np.outer(np.cos(2 * angles), red_green) + np.outer(np.sin(2 * angles), blue_yellow)
 
     def gabor(angle, phase):
         # A wavelength about as long as the filter is wide shows one stripe or one edge.
@@ -307,14 +307,14 @@ def draw_filters(kernel, seed):
     blob = np.exp(-squares / 0.05) - 0.5 * np.exp(-squares / 0.15)
     edges = np.array([gabor(angle, np.pi / 2) for angle in angles])[:, None]
     stripes = np.array([gabor(angle, 0) for angle in angles])[:, None]
-    grey, colours = np.ones((1, 3, 1, 1)), colours[:, :, None, None]
-    filters = np.concatenate([stripes * grey, edges * grey, edges * colours, blob * colours])
+    gray, colors = np.ones((1, 3, 1, 1)), colors[:, :, None, None]
+    filters = np.concatenate([stripes * gray, edges * gray, edges * colors, blob * colors])
     filters /= np.sqrt((filters**2).sum(axis=(1, 2, 3), keepdims=True))
     return np.random.default_rng(seed).permutation(filters).astype(np.float32)
 
 
 def draw_weights(net, seed=0):
-    """Initialise Gluon's ResNet-152 v2 at random, so that signals stay of one size.
+    """Initialize Gluon's ResNet-152 v2 at random, so that signals stay of one size.
 
     Every residual branch adds its variance to the sum; dividing the last weights of each of L
     branches by the root of L keeps the sum from growing beyond e times, as in Fixup [1].

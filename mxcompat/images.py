@@ -52,11 +52,11 @@ def make_grid(batch, columns, rows=1, padding=2):
 
 
 def encode(pixels, extension):
-    """Encode a (H, W, 1) grey or (H, W, 3) BGR picture as ".png" or ".jpg"."""
+    """Encode a (H, W, 1) gray or (H, W, 3) BGR picture as ".png" or ".jpg"."""
     if extension == ".jpg":
-        # Colours at half the resolution would run from each picture of a sheet into the next.
-        full_colour = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-        options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_colour)
+        # Colors at half the resolution would run from each picture of a sheet into the next.
+        full_color = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_color)
     else:
         # OpenCV's own options are the quickest, and good for photographs; what is flatter gets
         # half as large with others. A strip of the picture tells which it is.

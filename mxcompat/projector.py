@@ -81,7 +81,7 @@ def _encode_vectors(vectors):
 
 
 def _encode_table(table):
-    """Encode rows of labels, a line each, tabs between them."""
+    """Encode a table of labels, one line per row, tabs between the cells."""
     # The projector skips empty lines, so that every label after one would move up.
     lines = ("\t".join(" ".join(str(cell).split()) or "-" for cell in row) for row in table)
     # A name that comes from the file system may hold bytes that are no text.

@@ -171,7 +171,7 @@ class SummaryWriter(mxboard.SummaryWriter):
         tag : str
             Name of the picture.
         image : mxnet.nd.NDArray or numpy.ndarray
-            (H, W), (C, H, W) or (N, C, H, W), C being 1 (grey) or 3 (RGB): uint8, or floats in
+            (H, W), (C, H, W) or (N, C, H, W), C being 1 (gray) or 3 (RGB): uint8, or floats in
             [0, 1].
         global_step : int, optional
             Step to show it at.

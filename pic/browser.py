@@ -1,11 +1,15 @@
 """A real TensorBoard and a real Chromium, for the pictures and for the tests."""
 
 import contextlib
+import json
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
+from pathlib import Path
 from urllib.parse import quote
 
 from common.errors import ScriptError
@@ -38,6 +42,21 @@ def find_chromium():
     return next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
+def ask(url, path):
+    """Return what a served TensorBoard answers, as bytes."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(f"{url}data/{path}", timeout=30).read()
+
+
+def _wait_until_read(url, logdir):
+    """Wait until TensorBoard, which reads in the background, knows all runs and all tags."""
+    runs = len({path.parent for path in Path(logdir).rglob("*tfevents*")})
+    before, known = None, b""
+    while before != known or len(json.loads(ask(url, "runs"))) < runs:
+        time.sleep(0.5)
+        before, known = known, ask(url, "plugin/timeseries/tags")
+
+
 @contextlib.contextmanager
 def serve(logdir, *flags):
     """Serve a log with TensorBoard, on a free port of the loopback, until the block ends.
@@ -45,7 +64,7 @@ def serve(logdir, *flags):
     Parameters
     ----------
     logdir : str or pathlib.Path
-        The log; all that is in it has been read when the block begins, and nothing later is.
+        The log; all that is in it has been read when the block begins.
     *flags : str
         More of TensorBoard's flags.
 
@@ -60,17 +79,7 @@ def serve(logdir, *flags):
         TensorBoard does not start.
     """
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
-    command += ["--host", "127.0.0.1", "--port", "0"]
-    # It says where it is once it has read the log.
-    command += [
-        "--load_fast",
-        "false",
-        "--reload_task",
-        "blocking",
-        "--reload_interval",
-        "0",
-        *flags,
-    ]
+    command += ["--host", "127.0.0.1", "--port", "0", *flags]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
@@ -82,6 +91,7 @@ def serve(logdir, *flags):
             raise ScriptError(f"TensorBoard does not start: {''.join(lines[-1:]).strip()}")
         # A full pipe would stop it.
         threading.Thread(target=server.stderr.read, daemon=True).start()
+        _wait_until_read(address[0], logdir)
         yield address[0]
     finally:
         server.kill()
@@ -159,7 +169,7 @@ def open_projector(page, url):
     return page.frame_locator("iframe").frame_locator("iframe")
 
 
-def colour_by(projector, column):
-    """Choose a column of labels to colour the points by."""
+def color_by(projector, column):
+    """Choose a column of labels to color the points by."""
     projector.locator("#colorby").click()
     projector.locator("#colorby paper-item", has_text=column).first.click()

@@ -34,7 +34,7 @@ from playwright.sync_api import expect  # noqa: E402
 
 from pic.browser import (  # noqa: E402
     CHROMIUMS,
-    colour_by,
+    color_by,
     find_chromium,
     open_page,
     open_projector,
@@ -45,11 +45,11 @@ from pic.browser import (  # noqa: E402
 PATIENCE = 300  # seconds, for what takes TensorBoard longest: 500 iterations of t-SNE
 GAP = 24  # pixels between pictures that stand side by side
 MISTAKE = "sombrero"  # which MobileNet V2 takes for a cowboy hat
-LINE_COLOUR = (66, 80, 102)
-MANY_COLOURS = 5000  # more than a cloud has whose pictures are not there yet
+LINE_COLOR = (66, 80, 102)
+MANY_COLORS = 5000  # more than a cloud has whose pictures are not there yet
 TURN_FRAMES = 28
 T_SNE_GOALS = [1, 2, 4, 6, 8, 10, *range(13, 40, 3), *range(45, 100, 10), *range(100, 500, 40)]
-GIF_WIDTH, GIF_COLOURS = 560, 96
+GIF_WIDTH, GIF_COLORS = 560, 96
 FRAME_MS, LAST_FRAME_MS = 120, 2500
 
 
@@ -133,7 +133,7 @@ def mnist_graph(page, url):
 
 
 def mnist_params_histograms(page, url):
-    """Show the gradients of the six parameters, a layer a row."""
+    """Show the gradients of the six parameters, one row per layer."""
     page.set_viewport_size({"width": 1060, "height": 900})
     pane = show(page, url, "histograms", "hybridsequential0")
     expect(pane.locator("g.histogram")).to_have_count(60)
@@ -152,16 +152,16 @@ def mnist_loss_train_valid_curves(page, url):
     cards = page.locator("scalar-card")
     expect(cards).to_have_count(3)
     for card in cards.all():
-        wait_until(page, lambda card=card: LINE_COLOUR in colours(card))
+        wait_until(page, lambda card=card: LINE_COLOR in colors(card))
     return [grid([shoot(card) for card in cards.all()], 3)]
 
 
 def mnist_codes(page, url):
-    """Show what t-SNE makes of the codes of digits, coloured by digit."""
+    """Show what t-SNE makes of the codes of digits, colored by digit."""
     page.set_viewport_size({"width": 1500, "height": 1000})
     projector = open_projector(page, url)
     expect(projector.locator(".numDataPoints")).to_have_text("2000")
-    colour_by(projector, "digit")
+    color_by(projector, "digit")
     projector.locator("#tsne-tab").click()
     iterate(projector, page, 1)
     projector.locator("#tsne-toggle").click()
@@ -204,7 +204,7 @@ def open_codes(page, url, width, height):
     cloud = projector.locator("#scatter")
     expect(projector.locator(".numDataPoints")).to_have_text("1000")
     expect(projector.get_by_text("Total variance described")).to_be_visible(timeout=60_000)
-    wait_until(page, lambda: len(colours(cloud)) > MANY_COLOURS)
+    wait_until(page, lambda: len(colors(cloud)) > MANY_COLORS)
     # Buttons that float over the cloud.
     buttons = projector.locator("#reset-zoom, #help-3d-icon")
     buttons.evaluate_all("buttons => buttons.forEach(button => button.remove())")
@@ -241,9 +241,9 @@ def embedding_motion(page, url):
 
 
 def imagenet_mistake(page, url):
-    """Show which pictures are named wrong, and one of them with its neighbours."""
+    """Show which pictures are named wrong, and one of them with its neighbors."""
     projector, _ = open_codes(page, url, 1400, 900)
-    colour_by(projector, "correct")
+    color_by(projector, "correct")
     projector.locator("#search-box input").fill(MISTAKE)  # The only match is selected.
     projector.get_by_text("show images").click()
     expect(projector.get_by_text("Nearest points in the original space")).to_be_visible()
@@ -332,10 +332,10 @@ def wait_until(page, condition):
         page.wait_for_timeout(50)
 
 
-def colours(target):
-    """Return the colours in a part of the page."""
+def colors(target):
+    """Return the colors in a part of the page."""
     image = shoot(target)
-    return {colour for _, colour in image.getcolors(image.width * image.height)}
+    return {color for _, color in image.getcolors(image.width * image.height)}
 
 
 def shoot(target, **options):
@@ -361,7 +361,7 @@ def save(frames, path):
         return
     height = round(frames[0].height * GIF_WIDTH / frames[0].width)
     small = [frame.resize((GIF_WIDTH, height), Image.Resampling.LANCZOS) for frame in frames]
-    palette = grid(small[::4], 3).quantize(GIF_COLOURS)
+    palette = grid(small[::4], 3).quantize(GIF_COLORS)
     first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
     durations = [FRAME_MS] * len(rest) + [LAST_FRAME_MS]
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)

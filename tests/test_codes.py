@@ -7,19 +7,19 @@ import mxnet as mx
 import numpy as np
 import pooch
 import pytest
-from conftest import contents, damage
+from helpers import contents, damage, make_codes
 
 SUFFIXES = ("convnet_codes.ndarray", "resized_images.ndarray", "labels.ndarray", "codes.json")
 
 
 @pytest.fixture
-def saved(code_set, tmp_path):
-    save_codes(tmp_path, "x", *code_set())
+def saved(tmp_path):
+    save_codes(tmp_path, "x", *make_codes())
     return tmp_path
 
 
-def test_set_comes_back_as_it_went_in_and_in_mxnets_format(code_set, tmp_path):
-    codes, thumbnails, labels, description = code_set(class_names=["你好", "\udcff", "c"])
+def test_set_comes_back_as_it_went_in_and_in_mxnets_format(tmp_path):
+    codes, thumbnails, labels, description = make_codes(class_names=["你好", "\udcff", "c"])
     # As a transposed or reversed array is: not contiguous.
     save_codes(tmp_path, "x", np.asfortranarray(codes), thumbnails, labels, description)
     *arrays, loaded = load_codes(tmp_path, "x")
@@ -27,18 +27,18 @@ def test_set_comes_back_as_it_went_in_and_in_mxnets_format(code_set, tmp_path):
         (stored,) = mx.nd.load(str(tmp_path / f"x_{suffix}"))
         assert array.dtype == stored.dtype == expected.dtype
         assert (array == expected).all() and (stored.asnumpy() == expected).all()
-    assert {key: loaded[key] for key in description} == description
+    assert loaded == description
     assert sorted(contents(tmp_path)) == sorted(f"x_{suffix}" for suffix in SUFFIXES)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("how", ["missing", "flipped", "cut", "of another run"])
-def test_incomplete_damaged_or_mixed_set_is_refused(how, suffix, saved, code_set):
+def test_incomplete_damaged_or_mixed_set_is_refused(how, suffix, saved):
     path = saved / f"x_{suffix}"
     if how == "missing":
         path.unlink()
     elif how == "of another run":
-        save_codes(saved / "other", "x", *code_set(seed=7))
+        save_codes(saved / "other", "x", *make_codes(seed=7))
         (saved / "other" / path.name).replace(path)
     elif how == "flipped" and path.suffix == ".json":
         path.write_text(path.read_text().replace('_codes": "', '_codes": "0'))
@@ -78,12 +78,12 @@ def test_set_that_does_not_fit_together_is_refused(labels, words, saved):
     ids=["codes", "last bytes of the codes", "thumbnails", "description"],
 )
 def test_set_that_does_not_fit_the_disk_leaves_the_earlier_one_whole(
-    width, count, weights, small_disk, code_set
+    width, count, weights, small_disk
 ):
     if width != 16_384:  # which fill the disk by themselves, to the last byte
-        save_codes(small_disk, "x", *code_set(1))
+        save_codes(small_disk, "x", *make_codes(1))
     before = contents(small_disk)
-    _, thumbnails, labels, description = code_set(count, weights=weights)
+    _, thumbnails, labels, description = make_codes(count, weights=weights)
     codes = np.ones((count, width), np.float32)
     with pytest.raises((ScriptError, OSError), match="space") as raised:
         save_codes(small_disk, "x", codes, thumbnails, labels, description)
@@ -122,7 +122,7 @@ def test_neighbor_precision_of_a_case_done_by_hand():
     assert share == pytest.approx((0.5 + 0.5 + 0 + 0.5) / 4) and chance == pytest.approx(1 / 4)
 
 
-def test_neighbor_precision_of_fewer_pictures_than_neighbours_uses_them_all():
+def test_neighbor_precision_of_fewer_pictures_than_neighbors_uses_them_all():
     codes = np.eye(3, dtype=np.float32)
     assert neighbor_precision(codes, np.array([0, 0, 1])) == pytest.approx((0.5, 0.5))
 
@@ -138,13 +138,12 @@ OUTPUTS = ["n02102040 English springer", "n03028079 church", "n01440764 tench"]
 def scored(**changes):
     """Make scores of four pictures, and what is known of them."""
     codes = np.float32([[3, 1, 1], [0, 0, 5], [0, 9, 9.5], [-900, 0, -900]])
-    description = {
-        "class_names": ["n01440764 tench", "n02102040", "n99999999 unicorn"],
-        "is_output": True,
-        "trained": True,
-        "output_names": OUTPUTS,
-        **changes,
-    }
+    _, _, _, description = make_codes(
+        class_names=["n01440764 tench", "n02102040", "n99999999 unicorn"],
+        is_output=True,
+        output_names=OUTPUTS,
+    )
+    description = description._replace(**changes)
     return codes, np.array([1, 0, 1, 2]), description
 
 
@@ -165,15 +164,13 @@ def test_scores_of_known_classes_name_what_the_network_said_how_sure_it_was_and_
     "changes",
     [
         *({"is_output": False}, {"trained": False}, {"output_names": OUTPUTS[:2]}),
-        *({"output_names": []}, {"output_names": None}),
+        {"output_names": []},
     ],
 )
 def test_codes_that_are_no_scores_of_known_classes_have_names_alone(changes):
     codes, labels, description = scored(**changes)
     names = [["name"], [""], ["tench"], [""], ["unicorn"]]
     assert tabulate(codes, labels, description) == (names, None)
-    older = {"class_names": description["class_names"]}
-    assert tabulate(codes, labels, older) == (names, None)
 
 
 def test_classes_that_the_user_names_are_matched_by_their_names():
@@ -189,6 +186,16 @@ def test_pictures_of_classes_that_the_network_was_not_trained_on_are_not_judged(
     table, verdict = tabulate(*scored(class_names=["x", "y", "z"]))
     assert {row[3] for row in table[1:]} == {""}
     assert verdict == "The network was not trained on any of the pictures' classes."
+
+
+def test_set_of_an_older_version_has_no_scores_of_known_classes(saved):
+    path = saved / "x_codes.json"
+    content = json.loads(path.read_text())
+    for key in ("is_output", "trained", "output_names"):
+        del content[key]
+    path.write_text(json.dumps(content))
+    description = load_codes(saved, "x")[3]
+    assert (description.is_output, description.output_names) == (False, [])
 
 
 def change(saved, **changes):

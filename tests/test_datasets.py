@@ -28,7 +28,7 @@ from common.synthetic import CLASSES, draw_class
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, damage, encode, paint, script_env, write_folder, write_rec
+from helpers import ROOT, damage, encode, paint, script_env, write_folder, write_rec
 from mxnet import gluon
 
 SHAPE = (3, 32, 48)
@@ -57,7 +57,7 @@ def folder(tmp_path):
     return write_folder(tmp_path / "zoo", map(encode, paint(4)), NAMES)
 
 
-def test_picture_that_just_covers_the_shape_is_cropped_to_its_exact_centre():
+def test_picture_that_just_covers_the_shape_is_cropped_to_its_exact_center():
     tall, wide = noise(301, 224), noise(224, 356)
     assert (crop(tall, 224, 224) == tall[38:262].transpose(2, 0, 1)).all()
     assert (crop(wide, 224, 224) == wide[:, 66:290].transpose(2, 0, 1)).all()
@@ -120,18 +120,18 @@ def test_loader_keeps_picture_and_label_together_in_any_order(folder):
         assert (image == pictures[index][0]).all()
 
 
-def test_grey_transparent_and_deep_pictures_keep_their_colours(tmp_path):
+def test_gray_transparent_and_deep_pictures_keep_their_colors(tmp_path):
     red, green, blue = 180, 120, 60
     bgra = np.full((32, 48, 4), (blue, green, red, 128), np.uint8)
     deep = np.full((32, 48, 3), (blue, green, red), np.uint16) * 257
-    grey = np.full((32, 48), 90, np.uint8)
-    for name, pixels in {"1.png": grey, "2.png": bgra, "3.png": deep, "4.tiff": deep}.items():
+    gray = np.full((32, 48), 90, np.uint8)
+    for name, pixels in {"1.png": gray, "2.png": bgra, "3.png": deep, "4.tiff": deep}.items():
         cv2.imwrite(str(tmp_path / name), pixels)
     cv2.imwrite(str(tmp_path / "5.JPEG"), bgra[..., :3])
     pictures = PictureFolder(tmp_path, SHAPE)
     expected = [(90, 90, 90)] + [(red, green, blue)] * 4
-    for (image, _), colour in zip(pictures, expected):
-        assert abs(image.reshape(3, -1).T.astype(int) - colour).max() <= 3
+    for (image, _), color in zip(pictures, expected):
+        assert abs(image.reshape(3, -1).T.astype(int) - color).max() <= 3
 
 
 def test_picture_of_a_turned_camera_is_upright(tmp_path):
@@ -356,7 +356,7 @@ def test_labels_without_a_name_are_named_by_their_number(labels, classes, expect
 
 
 @pytest.mark.parametrize("height, width", [(500, 300), (300, 500), (20, 30)])
-def test_own_picture_is_shown_as_large_a_centre_square_as_it_has(height, width, tmp_path):
+def test_own_picture_is_shown_as_large_a_center_square_as_it_has(height, width, tmp_path):
     picture = gradient(height, width)
     (tmp_path / "photo.png").write_bytes(encode(picture))
     shown, source = load_picture(tmp_path / "photo.png", tmp_path)

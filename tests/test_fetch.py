@@ -11,7 +11,7 @@ from common.errors import ScriptError
 from common.fetch import FILES, File, UnavailableError, fetch
 
 import pytest
-from conftest import contents
+from helpers import contents
 
 CONTENT = b"what the file should hold" * 10_000
 NAME = "file.bin"

@@ -13,7 +13,7 @@ from common.codes import ARRAYS, save_codes
 
 import pooch
 import pytest
-from conftest import (
+from helpers import (
     PETS,
     ROOT,
     TinyNetwork,

@@ -13,7 +13,7 @@ import flit_core.buildapi
 import mxboard
 import mxboard.writer
 import pytest
-from conftest import ROOT, script_env
+from helpers import ROOT, script_env
 
 
 def run_python(code, *args, env=None, cwd=ROOT):

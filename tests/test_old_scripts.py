@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, script_env
+from helpers import ROOT, script_env
 
 SCRIPTS = sorted((ROOT / "tests" / "old_scripts").glob("*.py"))
 

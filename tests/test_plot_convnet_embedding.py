@@ -8,18 +8,18 @@ from common.errors import ScriptError
 import cv2
 import numpy as np
 import pytest
-from conftest import (
-    ask_tensorboard,
+from helpers import (
     assert_one_line_error,
     decode,
     grid,
+    make_codes,
     read_log,
     read_text,
     run_main,
     run_script,
 )
 
-from pic.browser import serve
+from pic.browser import ask, serve
 
 SCRIPT = "plot_convnet_embedding.py"
 MODEL, TAG = "imagenet1k-resnet-152", "resnet_152_image_codes"
@@ -27,9 +27,9 @@ NAMES = ["English springer", "church", "garbage truck"]  # without the ids
 
 
 @pytest.fixture
-def logged(call, code_set, tmp_path):
+def logged(call, tmp_path):
     """Save a set of 50 and log it; return the set, what was printed, and the log."""
-    given = code_set()
+    given = make_codes()
     save_codes(tmp_path / "data", MODEL, *given)
     printed = call(SCRIPT)
     return given, printed, read_log(tmp_path / "logs")
@@ -49,7 +49,7 @@ def test_tensorboard_serves_each_code_with_its_own_name_and_picture(logged, tmp_
     with serve(tmp_path / "logs") as url:
 
         def get(path):
-            return ask_tensorboard(url, f"projector/{path}")
+            return ask(url, f"plugin/projector/{path}")
 
         (embedding,) = json.loads(get("info?run=."))["embeddings"]
         assert (embedding["tensorName"], embedding["tensorShape"]) == (TAG, [50, 20])
@@ -69,18 +69,17 @@ def test_grid_shows_every_picture_in_order(logged):
 
 def test_log_says_which_pictures_weights_and_precision_the_codes_came_from(logged):
     text = read_text(logged[2], "codes_data")
-    assert "50 codes of 20 numbers" in text and "coloured squares" in text and "made up" in text
+    assert "50 codes of 20 numbers" in text and "colored squares" in text and "made up" in text
     assert "Precision: float32\n" in text and "Seed: 0" in text
 
 
-def test_what_the_network_said_of_each_picture_is_logged_and_how_often_it_was_right(
-    call, code_set, tmp_path
-):
-    codes, thumbnails, labels, description = code_set(
-        output_names=[f"class {n}" for n in range(20)]
+def test_what_the_network_said_of_each_picture_is_logged_and_how_often_it_was_right(call, tmp_path):
+    codes, thumbnails, labels, description = make_codes(
+        class_names=["class 3", "class 7", "other"],
+        output_names=[f"class {n}" for n in range(20)],
+        is_output=True,
     )
-    names = {"class_names": ["class 3", "class 7", "other"], "is_output": True, "trained": True}
-    save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, {**description, **names})
+    save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, description)
     line = call(SCRIPT).out.splitlines()[0]
     right = codes.argmax(axis=1) == np.array([3, 7, -1])[labels]
     share = f"{right.sum() / (labels < 2).sum():.1%}"
@@ -92,14 +91,14 @@ def test_what_the_network_said_of_each_picture_is_logged_and_how_often_it_was_ri
     assert [row.endswith("yes") for row in rows] == right.tolist()
 
 
-def test_log_says_what_int8_cost(call, code_set, tmp_path):
-    save_codes(tmp_path / "data", MODEL, *code_set(precision="int8", cosine=0.98765))
+def test_log_says_what_int8_cost(call, tmp_path):
+    save_codes(tmp_path / "data", MODEL, *make_codes(precision="int8", cosine=0.98765))
     call(SCRIPT)
     text = read_text(read_log(tmp_path / "logs"), "codes_data")
     assert "int8; the mean cosine of its codes with those of float32 is 0.9877" in text
 
 
-def test_neighbour_figure_is_printed_and_logged_and_then_what_to_do(logged):
+def test_neighbor_figure_is_printed_and_logged_and_then_what_to_do(logged):
     (codes, _, labels, _), printed, log = logged
     share, chance = neighbor_precision(codes, labels)
     assert "Predictions: none" in read_text(log, "codes_data")
@@ -110,11 +109,9 @@ def test_neighbour_figure_is_printed_and_logged_and_then_what_to_do(logged):
     assert "restart" in restart and "tensorboard --logdir ./logs" in see and printed.err == ""
 
 
-def test_pictures_that_are_all_of_different_classes_have_no_neighbour_figure(
-    call, code_set, tmp_path
-):
+def test_pictures_that_are_all_of_different_classes_have_no_neighbor_figure(call, tmp_path):
     names = ["one", "two\tor more", "three\nor four", ""]
-    codes, thumbnails, _, description = code_set(4, class_names=names)
+    codes, thumbnails, _, description = make_codes(4, class_names=names)
     labels = np.arange(4, dtype=np.int32)
     save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, description)
     line = call(SCRIPT).out.splitlines()[0]
@@ -123,8 +120,8 @@ def test_pictures_that_are_all_of_different_classes_have_no_neighbour_figure(
     assert metadata.splitlines() == ["one", "two or more", "three or four", "-"]
 
 
-def test_pictures_that_are_all_of_one_class_have_no_neighbour_figure(call, code_set, tmp_path):
-    codes, thumbnails, labels, description = code_set()
+def test_pictures_that_are_all_of_one_class_have_no_neighbor_figure(call, tmp_path):
+    codes, thumbnails, labels, description = make_codes()
     save_codes(tmp_path / "data", MODEL, codes, thumbnails, 0 * labels, description)
     line = call(SCRIPT).out.splitlines()[0]
     assert line == "There is nothing to group: all pictures are of one class."
@@ -132,12 +129,12 @@ def test_pictures_that_are_all_of_one_class_have_no_neighbour_figure(call, code_
 
 
 def test_second_run_replaces_the_embedding_and_keeps_that_of_another_network(
-    logged, call, code_set, tmp_path
+    logged, call, tmp_path
 ):
-    save_codes(tmp_path / "data", "mobile", *code_set(9, seed=1))
+    save_codes(tmp_path / "data", "mobile", *make_codes(9, seed=1))
     call(SCRIPT, "--model", "some/where/mobile")
     kept = {path: path.read_bytes() for path in tmp_path.glob("logs/mobile_image_codes/*")}
-    codes, thumbnails, labels, description = code_set(30, seed=2)
+    codes, thumbnails, labels, description = make_codes(30, seed=2)
     save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, description)
     call(SCRIPT)
     config = (tmp_path / "logs" / "projector_config.pbtxt").read_text()
@@ -157,15 +154,15 @@ def test_missing_set_is_an_error_before_anything_is_logged(call, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
-def test_full_disk_ends_in_one_line_and_keeps_the_earlier_embedding(small_disk, code_set, tmp_path):
+def test_full_disk_ends_in_one_line_and_keeps_the_earlier_embedding(small_disk, tmp_path):
     logdir = small_disk / "logs"
     args = ("--logdir", logdir, "--data-dir", tmp_path)
-    save_codes(tmp_path, MODEL, *code_set(2))
+    save_codes(tmp_path, MODEL, *make_codes(2))
     assert run_script(SCRIPT, *args).returncode == 0
     earlier = {path: path.read_bytes() for path in logdir.glob("[rp]*/*")}
     assert len(earlier) == 3
-    # Pictures of one colour, so that the grid has room and the codes have not.
-    codes, thumbnails, labels, description = code_set()
+    # Pictures of one color, so that the grid has room and the codes have not.
+    codes, thumbnails, labels, description = make_codes()
     save_codes(tmp_path, MODEL, np.tile(codes, (1, 20)), 0 * thumbnails, labels, description)
     result = run_script(SCRIPT, *args)
     assert_one_line_error(result, 1, "No space left on device", str(logdir), "free some space")

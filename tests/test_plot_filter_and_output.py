@@ -7,7 +7,7 @@ import cv2
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import (
+from helpers import (
     assert_one_line_error,
     assert_same_picture,
     contents,

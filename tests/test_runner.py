@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, script_env
+from helpers import ROOT, script_env
 
 PROGRAM = """
 import os, sys

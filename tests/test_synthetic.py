@@ -95,12 +95,12 @@ def pictures():
     )
 
 
-def test_pictures_are_of_at_least_ten_classes_in_colour_with_ink_that_shows(pictures):
+def test_pictures_are_of_at_least_ten_classes_in_color_with_ink_that_shows(pictures):
     assert len(CLASSES) >= 10
     assert pictures.shape[2:] == (256, 256, 3) and pictures.dtype == np.uint8
     assert (np.ptp(pictures, axis=4).mean(axis=(2, 3)) > 10).all()
-    grey = pictures.mean(axis=4).reshape(len(CLASSES), COUNT, -1)
-    low, high = np.percentile(grey, (2, 98), axis=2)
+    gray = pictures.mean(axis=4).reshape(len(CLASSES), COUNT, -1)
+    low, high = np.percentile(gray, (2, 98), axis=2)
     assert (high - low > 25).all()
 
 
@@ -117,16 +117,16 @@ def test_pictures_of_a_class_differ_in_more_than_noise(pictures):
         assert differences[np.triu_indices(COUNT, 1)].min() > 8  # of 255
 
 
-def test_classes_can_be_told_apart_by_colours_and_slopes(pictures):
+def test_classes_can_be_told_apart_by_colors_and_slopes(pictures):
     def look(picture):
-        """Describe a picture as the simplest network could: how much of which colour and slope."""
+        """Describe a picture as the simplest network could: how much of which color and slope."""
         small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA)
-        colours = cv2.calcHist([small], [0, 1, 2], None, [4] * 3, [0, 256] * 3)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        slopes = np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1))
+        colors = cv2.calcHist([small], [0, 1, 2], None, [4] * 3, [0, 256] * 3)
+        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        slopes = np.hypot(cv2.Sobel(gray, -1, 1, 0), cv2.Sobel(gray, -1, 0, 1))
         slopes, _ = np.histogram(slopes / slopes.max(), 16, (0, 1))
         # Histograms compare by their roots: few large bins would outweigh all others.
-        return np.sqrt(np.concatenate([colours.ravel(), slopes]))
+        return np.sqrt(np.concatenate([colors.ravel(), slopes]))
 
     looks = np.array([look(each) for drawn in pictures for each in drawn])
     distances = np.linalg.norm(looks[:, None] - looks, axis=2)
@@ -135,7 +135,7 @@ def test_classes_can_be_told_apart_by_colours_and_slopes(pictures):
     assert np.mean(labels[distances.argmin(axis=1)] == labels) > 0.25  # chance: 1 in 16
 
 
-def test_boat_has_flat_and_rough_regions_and_strong_colours():
+def test_boat_has_flat_and_rough_regions_and_strong_colors():
     picture = draw_picture(224)
     assert picture.shape == (3, 224, 224) and picture.dtype == np.uint8
     assert (draw_picture(224) == picture).all()
@@ -145,11 +145,11 @@ def test_boat_has_flat_and_rough_regions_and_strong_colours():
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
-def test_filters_are_half_grey_half_coloured_all_different_and_of_one_length(kernel):
+def test_filters_are_half_gray_half_colored_all_different_and_of_one_length(kernel):
     filters = draw_filters(kernel, seed=1)
     assert filters.shape == (64, 3, kernel, kernel) and filters.dtype == np.float32
-    grey = np.ptp(filters, axis=1).max(axis=(1, 2)) < 1e-6
-    assert grey.sum() == 32
+    gray = np.ptp(filters, axis=1).max(axis=(1, 2)) < 1e-6
+    assert gray.sum() == 32
     assert len(np.unique(filters.reshape(64, -1).round(4), axis=0)) == 64
     np.testing.assert_allclose((filters**2).sum(axis=(1, 2, 3)), 1, rtol=1e-5)
     assert (draw_filters(kernel, seed=1) == filters).all()

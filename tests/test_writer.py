@@ -16,8 +16,8 @@ import mxboard
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import ROOT, decode, grid, read_log, read_text, script_env
 from google.protobuf import text_format
+from helpers import ROOT, decode, grid, read_log, read_text, script_env
 from mxboard import SummaryWriter
 from mxboard.summary import _make_image
 from mxboard.utils import _prepare_image
@@ -398,9 +398,9 @@ def read_projector_config(logdir):
 
 
 def smooth_pictures(count, height=24, width=16):
-    """Draw pictures that JPEG hardly changes: each a colour that grows brighter downwards."""
-    colours = np.random.default_rng(1).integers(0, 200, (count, 3, 1, 1))
-    return np.broadcast_to(colours + np.arange(height)[:, None], (count, 3, height, width)).astype(
+    """Draw pictures that JPEG hardly changes: each a color that grows brighter downwards."""
+    colors = np.random.default_rng(1).integers(0, 200, (count, 3, 1, 1))
+    return np.broadcast_to(colors + np.arange(height)[:, None], (count, 3, height, width)).astype(
         np.uint8
     )
 
@@ -423,7 +423,7 @@ def test_projector_gets_every_vector_with_its_own_label_and_picture(count, to_ar
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_sprites_may_be_grey_or_floats(dtype, tmp_path):
+def test_sprites_may_be_gray_or_floats(dtype, tmp_path):
     images = np.linspace(0, 255, 5 * 8 * 8).reshape(5, 1, 8, 8).astype(np.uint8)
     logged = images if dtype == "uint8" else images.astype(np.float32) / 255
     with SummaryWriter(str(tmp_path)) as sw:
@@ -567,9 +567,9 @@ def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(tmp_path):
         sw.add_embedding("x", np.ones((count, 2)), images=images)
     projected = Projected(tmp_path, "x")
     assert list(projected.entry.sprite.single_image_dim) == [63, 7]
-    centres = projected.sprites[:count, 3, 31, 0].astype(int)
+    centers = projected.sprites[:count, 3, 31, 0].astype(int)
     # Sprites whose sides are no multiple of JPEG's blocks run into each other a little.
-    assert np.percentile(abs(centres - brightness), 95) <= 8
+    assert np.percentile(abs(centers - brightness), 95) <= 8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,290 @@
+"""MXNet's files: arrays, and checkpoints with their first layers and the layer that is a code."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import struct
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from mxcompat.files import open_file, read_file
+
+import mxnet as mx
+import numpy as np
+from mxnet import nd
+
+from .errors import ScriptError, warn
+
+# Files of arrays: the first number of a file and of each array in it, and the bytes that an item
+# takes, by the number of its dtype.
+LIST_MAGIC, OLD_ARRAY_MAGIC, ARRAY_MAGICS = 0x112, 0xF993FAC8, {0xF993FAC9, 0xF993FACA}
+ITEM_SIZES = (4, 8, 2, 1, 4, 1, 8, 1, 2, 2, 4, 8, 2)
+LARGEST_RANK = 32
+
+INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
+SOFTMAX = {"SoftmaxOutput", "softmax", "log_softmax", "SoftmaxActivation"}
+
+
+class FirstLayer(NamedTuple):
+    """A convolution that looks at pictures: weight (F, 3, H, W) and bias (F,), float32.
+
+    It wants pixels of 0 to 255 less `mean_rgb`, divided by `std_rgb`.
+    """
+
+    name: str
+    weight: nd.NDArray
+    bias: Optional[nd.NDArray]
+    mean_rgb: tuple = (0, 0, 0)
+    std_rgb: tuple = (1, 1, 1)
+
+
+def native_name(file):
+    """Return a name that MXNet can open a file by, which its own is not if it is not UTF-8."""
+    return f"/dev/fd/{file.fileno()}"
+
+
+def save_arrays(path, arrays):
+    """Write a list of MXNet's arrays; a `ValueError` says that they found no room."""
+    try:
+        with open(path, "wb") as file:
+            mx.nd.save(native_name(file), arrays)
+    except mx.MXNetError as error:
+        raise ValueError("MXNet could not write them") from error
+    with open(path, "rb") as file:
+        _check_headers(file)  # MXNet does not notice when the last bytes find no room.
+
+
+def load_arrays(path):
+    """Return the list or dict of arrays that MXNet saved; a `ValueError` says it is damaged."""
+    with open_file(path) as file:
+        _check_headers(file)
+        file.seek(0)  # which macOS goes on from
+        try:
+            return mx.nd.load(native_name(file))
+        except mx.MXNetError as error:
+            raise ValueError("MXNet could not read them") from error
+
+
+def _check_headers(file):
+    """Make sure that the sizes in a file of arrays fit the file, for MXNet trusts them blindly."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+
+    def read(form):
+        return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
+
+    def skip(length):
+        if not 0 <= length <= end - file.tell():
+            raise ValueError("an array or a name reaches beyond the end of the file")
+        file.seek(length, os.SEEK_CUR)
+
+    try:
+        magic, _, count = read("QQQ")
+        for _ in range(count):
+            (first,) = read("I")
+            dense = not (first in ARRAY_MAGICS and read("i")[0])
+            # In files of MXNet before 0.12 an array begins with its rank.
+            old = first not in {OLD_ARRAY_MAGIC, *ARRAY_MAGICS}
+            rank = first if old else read("i")[0]
+            if not (magic == LIST_MAGIC and dense and 1 <= rank <= LARGEST_RANK):
+                raise ValueError("no list of dense arrays")
+            shape = read(f"{rank}{'I' if old else 'q'}")
+            *_, dtype = read("iii")  # The first two are the device.
+            skip(ITEM_SIZES[dtype] * math.prod(shape) if min(shape) > 0 else -1)
+        (names,) = read("Q")
+        for _ in range(names):
+            skip(*read("Q"))
+    except (struct.error, IndexError) as error:
+        raise ValueError("the file ends too early, or has an unknown dtype") from error
+    if magic != LIST_MAGIC or names not in (0, count) or file.tell() != end:
+        raise ValueError("the file is longer than what it holds")
+
+
+def load_checkpoint(prefix):
+    """Return a network that MXNet saved: its symbol, its parameters by name, and their file.
+
+    The files are PREFIX-symbol.json and the highest-numbered PREFIX-NNNN.params.
+    """
+    symbol_path = Path(f"{prefix}-symbol.json")
+    pattern = re.compile(re.escape(Path(prefix).name) + r"-(\d{4,})\.params")
+    numbered = {
+        int(match[1]): symbol_path.parent / match[0]
+        for match in map(pattern.fullmatch, (p.name for p in symbol_path.parent.glob("*.params")))
+        if match
+    }
+    if not (symbol_path.is_file() and numbered):
+        missing = symbol_path if not symbol_path.is_file() else f"{prefix}-0000.params"
+        if Path(prefix).name == INCEPTION_BN:
+            raise ScriptError(
+                f"{missing} is missing, and Inception-BN's weights are no longer published: if you "
+                "have a copy, give its path to --model, without -symbol.json"
+            )
+        raise ScriptError(f"{missing} is missing: --model takes what comes before it in its name")
+    path, not_ours = numbered[max(numbered)], "it is damaged, or not MXNet's"
+    try:
+        symbol = _mend(mx.sym.load_json(read_file(symbol_path).decode()))
+    except (mx.MXNetError, ValueError, LookupError, RecursionError) as error:
+        raise ScriptError(f"{symbol_path} cannot be read: {not_ours}") from error
+    try:
+        saved = load_arrays(path)
+    except ValueError as error:
+        raise ScriptError(f"{path} cannot be read: {not_ours}") from error
+    if not isinstance(saved, dict):
+        raise ScriptError(f"{path} holds arrays without names: it is no checkpoint")
+    # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
+    return symbol, {name.split(":", 1)[-1]: array for name, array in saved.items()}, path
+
+
+def _mend(symbol):
+    """Work around checks of MXNet's that are wrong, and add two that it lacks."""
+    graph = json.loads(symbol.tojson())
+    for node in graph["nodes"]:
+        attrs = node.get("attrs", {})
+        if int(attrs.get("num_group", 1)) < 1:
+            raise ValueError("MXNet would divide by zero")
+        if node["op"] == "Convolution" and len(node["inputs"]) < 2:
+            raise ValueError("a convolution without a weight")
+        if node["op"] == "Pooling" and attrs.get("global_pool") in ("True", "1"):
+            # A kernel larger than the map, which global pooling ignores, fails in int8.
+            attrs["kernel"] = re.sub(r"\d+", "1", attrs.get("kernel", "(1, 1)"))
+        if node["op"] == "FullyConnected":
+            # Without its shape MXNet tells what it would have to be.
+            graph["nodes"][node["inputs"][1][0]].get("attrs", {}).pop("__shape__", None)
+    return mx.sym.load_json(json.dumps(graph))
+
+
+def load_first_layer(prefix, name, mean_rgb, std_rgb):
+    """Return a convolution with 3 input channels of a checkpoint, the first unless it is named."""
+    symbol, params, source = load_checkpoint(prefix)
+    nodes = json.loads(symbol.tojson())["nodes"]
+    layers = {}
+    for node in nodes:
+        if node["op"] != "Convolution":
+            continue
+        inputs = [nodes[index]["name"] for index, *_ in node["inputs"][1:]]
+        if missing := [each for each in inputs if each not in params]:
+            raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
+        weight, *bias = (params[each] for each in inputs)
+        kernel = tuple(map(int, re.findall(r"\d+", node["attrs"]["kernel"])))
+        if (weight.shape[0], *weight.shape[2:]) != (int(node["attrs"]["num_filter"]), *kernel):
+            raise ScriptError(
+                f"{source} does not fit its symbol: {inputs[0]} has the shape {weight.shape}"
+            )
+        if weight.ndim == 4 and weight.shape[1] == 3:
+            layers[node["name"]] = [array.astype("float32") for array in (weight, *bias)]
+    if not layers:
+        raise ScriptError(f"{prefix} has no convolution with 3 input channels")
+    name = name or next(iter(layers))
+    if name not in layers:
+        raise ScriptError(
+            f"argument --layer: {name} is no convolution with 3 input channels in {prefix}; "
+            f"these are: {' '.join(layers)}",
+            status=2,
+        )
+    weight, bias = (*layers[name], None)[:2]
+    if not np.isfinite(weight.asnumpy()).all():
+        raise ScriptError(f"{source} has NaN or infinite weights in {name}: train it again")
+    layer = FirstLayer(name, weight, bias, mean_rgb or (0, 0, 0), std_rgb or (1, 1, 1))
+    return layer, f"The filters are `{name}` of `{source}`."
+
+
+def choose_code_layer(symbol, name, image_shape):
+    """Return the layer whose output is the code, and whether it is the network's own output.
+
+    It is the last before a softmax, or the one of this name; it must give one vector per picture.
+    """
+    if "data" not in symbol.list_arguments():
+        raise ScriptError("the network has no input named data, which takes the pictures")
+    output = symbol[0]
+    while json.loads(output.tojson())["nodes"][-1]["op"] in SOFTMAX:
+        output = output.get_children()[0]
+    last = output.list_outputs()[0]
+    if name is None:
+        name = last
+        if len(symbol.list_outputs()) > 1:
+            warn(f"the network has several outputs: {name} is taken; --code-layer picks another")
+    vectors = code_layers(symbol, image_shape)
+    if name not in vectors:
+        raise ScriptError(
+            f"argument --code-layer: {name} is no layer that gives one vector per picture; "
+            f"the last that do: {' '.join(vectors[-10:])}",
+            status=2,
+        )
+    return name, name == last
+
+
+def code_layers(symbol, image_shape):
+    """Name the layers that give one vector per picture, from the first to the last."""
+    layers = symbol.get_internals()
+    try:
+        _, shapes, _ = _infer(layers.infer_shape_partial, image_shape, count=2)
+    except mx.MXNetError as error:
+        raise wrong_shape(image_shape) from error
+    vectors = [
+        name
+        for name, shape in zip(layers.list_outputs(), shapes)
+        if len(shape) > 1 and shape[0] == 2 and max(shape[2:], default=1) == 1
+    ]
+    inputs = {name: layers[name].list_arguments() for name in vectors}
+    return [
+        name
+        for name in vectors
+        if "data" in inputs[name] and not any(each.endswith("label") for each in inputs[name])
+    ]
+
+
+def _infer(infer, image_shape, count=1):
+    # What MXNet prints when it cannot is no help to a user.
+    with contextlib.redirect_stdout(None):
+        shapes = infer(data=(count, *image_shape))
+    if shapes[1] is None:
+        raise mx.MXNetError("some shapes cannot be inferred")
+    return shapes
+
+
+def infer_params(symbol, image_shape):
+    """Return the shape of each parameter and auxiliary state, and of the output."""
+    shapes, (output,), state_shapes = _infer(symbol.infer_shape, image_shape)
+    names = symbol.list_arguments() + symbol.list_auxiliary_states()
+    shapes = dict(zip(names, shapes + state_shapes))
+    del shapes["data"]
+    return shapes, output
+
+
+def fit_params(symbol, params, image_shape, source):
+    """Return the shape of each parameter, and of the output, once all fit the parameters."""
+    try:
+        shapes, output = infer_params(symbol, image_shape)
+    except mx.MXNetError as error:
+        raise wrong_shape(image_shape) from error
+    for name, shape in shapes.items():
+        if name not in params:
+            raise ScriptError(f"{source} does not fit its symbol: {name} is not in it")
+        found = params[name].shape
+        if found == shape:
+            continue
+        if len(shape) == 2 and found[0] == shape[0]:  # of a dense layer that gets more or less
+            # A map grows with the picture's sides, and what a dense layer gets with their square.
+            side = round(image_shape[1] * math.sqrt(found[1] / shape[1]))
+            raise wrong_shape(image_shape, side if _fits(symbol, params, side) else None)
+        raise ScriptError(
+            f"{source} does not fit its symbol: {name} has the shape {found}, not {shape}"
+        )
+    return shapes, output
+
+
+def _fits(symbol, params, side):
+    try:
+        shapes, _ = infer_params(symbol, (3, side, side))
+    except mx.MXNetError:  # too small for a kernel
+        return False
+    return all(params[name].shape == shape for name, shape in shapes.items() if name in params)
+
+
+def wrong_shape(image_shape, side=None):
+    """Return an error that says which square would be right, if it is known."""
+    advice = f"--image-shape 3,{side},{side}" if side else "another --image-shape"
+    wrong = ",".join(map(str, image_shape))
+    return ScriptError(f"the network does not take pictures of {wrong}: give {advice}")
