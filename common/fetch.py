@@ -17,13 +17,11 @@ from tqdm import tqdm
 
 from .errors import ScriptError, warn
 
-# Seconds for a mirror to answer at all: a machine without a network must not wait.
-ANSWER_SECONDS = 5
-# A mirror that sends less than this rate over so long has fallen silent.
-SILENCE_SECONDS, LOWEST_RATE = 30, 10_000
+ANSWER_SECONDS = 5  # for a mirror to begin: a machine without a network must not wait
+SILENCE_SECONDS, LOWEST_RATE = 30, 10_000  # a mirror that sends fewer bytes per second is silent
 CHUNK = 2**16
 MOST_REDIRECTS = 5
-NO_ANSWER = "no answer"
+NO_ANSWER, NO_CONNECTION = "no answer", "no connection"
 
 pooch.get_logger().disabled = True  # Its lines would stand between ours.
 
@@ -138,16 +136,13 @@ def _fetch_all(paths):
         return {}
     folder = paths[0].parent
     folder.mkdir(parents=True, exist_ok=True)
-    failed = {}
-    silent = _find_silent(tuple({mirror: None for path in paths for mirror in _mirrors(path)}))
+    failed, silent = {}, {}
     with part_folder(folder) as part:
         # Another process may have fetched some of them while this one waited for the folder.
         paths = [path for path in paths if not _is_whole(path)]
-        coming = [FILES[path.name] for path in paths if not silent.keys() >= set(_mirrors(path))]
-        if coming:
-            size = max(0.1, sum(file.size for file in coming) / 1e6)
-            purposes = ", ".join(dict.fromkeys(file.purpose for file in coming))
-            warn(f"fetching {size:.1f} MB to {folder}: {purposes}")
+        size = sum(FILES[path.name].size for path in paths) / 1e6
+        purposes = ", ".join(dict.fromkeys(FILES[path.name].purpose for path in paths))
+        warn(f"fetching {max(0.1, size):.1f} MB to {folder}: {purposes}")
         for path in paths:
             try:
                 _fetch_one(path, silent, part)
@@ -167,8 +162,8 @@ def _fetch_one(path, silent, part):
             return
         except MirrorError as error:
             errors[mirror] = error
-            if str(error) == NO_ANSWER:
-                silent[mirror] = error  # so that no file waits for it again
+            if str(error) in (NO_ANSWER, NO_CONNECTION):
+                silent[mirror] = error  # so that no other file waits for it
     hosts = {}
     for mirror, error in errors.items():
         hosts.setdefault(str(error), []).append(_host(mirror))
@@ -188,31 +183,6 @@ def _host(mirror):
     except ValueError:
         host = None
     return host or "MXBOARD_DEMO_MIRROR"
-
-
-@functools.lru_cache
-def _find_silent(mirrors):
-    """Ask all mirrors at once whether they are there; return the errors of those that are not.
-
-    One after the other, or with a name server that does not answer, this could take minutes. The
-    answer is kept, and mirrors that fall silent later are added to it.
-    """
-    errors = {mirror: MirrorError(NO_ANSWER) for mirror in mirrors}
-
-    def ask(mirror):
-        try:
-            requests.head(mirror, timeout=ANSWER_SECONDS)
-            del errors[mirror]
-        except (requests.RequestException, ValueError) as error:
-            errors[mirror] = MirrorError(_why(error))
-
-    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + ANSWER_SECONDS
-    for thread in threads:
-        thread.join(max(0, deadline - time.monotonic()))
-    return dict(errors)
 
 
 def _fetch_from(mirror, path, part):
@@ -252,16 +222,16 @@ def _download(url, output, _, size):
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    before, started = 0, time.monotonic()
+    wanted, deadline = 1, time.monotonic() + ANSWER_SECONDS  # bytes that must be here by then
     with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         while thread.is_alive():
             thread.join(0.05)
             bar.update(received - bar.n)
-            seconds = time.monotonic() - started
-            if seconds > SILENCE_SECONDS:
-                if received - before < LOWEST_RATE * seconds:
+            if time.monotonic() > deadline:
+                if received < wanted:
                     raise requests.Timeout
-                before, started = received, time.monotonic()
+                wanted = received + LOWEST_RATE * SILENCE_SECONDS
+                deadline = time.monotonic() + SILENCE_SECONDS
     for error in errors:
         if isinstance(
             error, ValueError
@@ -295,4 +265,4 @@ def _why(error):
         return "redirects without end"
     if isinstance(error, ValueError):
         return "no valid address"
-    return "no connection"
+    return NO_CONNECTION

@@ -171,64 +171,28 @@ def _rays(x, y, rng):
 # classes have colors of their own, and others share theirs, as photographs do.
 CLASSES = {
     "bricks": ((4, 7), TILT, WARM, WARM, _bricks),
-    "checks": (
-        (4, 9),
-        np.pi,
-        ANY,
-        ANY,
-        lambda x, y, rng: np.sin(np.pi * x) * np.sin(np.pi * y) / 4,
-    ),
+    "checks": ((4, 9), np.pi, ANY, ANY, lambda x, y, _: np.sin(np.pi * x) * np.sin(np.pi * y) / 4),
     "clouds": ((1, 1), np.pi, COOL, COOL, lambda x, y, rng: _noise(rng, 7) / 16),
-    "crosses": (
-        (2, 4),
-        np.pi,
-        WARM,
-        ANY,
-        _in_cells(lambda x, y, r, a: 0.1 - np.minimum(abs(x), abs(y)) - np.maximum(0, r - 0.4)),
-    ),
+    "crosses": ((2, 4), np.pi, WARM, ANY, _in_cells(
+        lambda x, y, r, a: 0.1 - np.minimum(abs(x), abs(y)) - np.maximum(0, r - 0.4))),
     "discs": ((2, 4), np.pi, ANY, WARM, _in_cells(lambda x, y, r, a: 0.37 - r)),
     "dots": ((8, 13), np.pi, ANY, ANY, _in_cells(lambda x, y, r, a: 0.3 - r)),
-    "flowers": (
-        (2, 4),
-        np.pi,
-        (280, 350),
-        GREEN,
-        _in_cells(lambda x, y, r, a: 0.3 + 0.1 * np.cos(6 * a) - r),
-    ),
-    "grass": (
-        (18, 25),
-        TILT,
-        GREEN,
-        GREEN,
-        lambda x, y, rng: 0.25 - abs((x + 0.5 * _noise(rng, 6)) % 1 - 0.5),
-    ),
+    "flowers": ((2, 4), np.pi, (280, 350), GREEN, _in_cells(
+        lambda x, y, r, a: 0.3 + 0.1 * np.cos(6 * a) - r)),
+    "grass": ((18, 25), TILT, GREEN, GREEN,
+        lambda x, y, rng: 0.25 - abs((x + 0.5 * _noise(rng, 6)) % 1 - 0.5)),
     "rays": ((1, 1), np.pi, WARM, WARM, _rays),
     "rings": ((2, 4), np.pi, COOL, ANY, _in_cells(lambda x, y, r, a: 0.08 - abs(r - 0.32))),
-    "spirals": (
-        (1, 2),
-        np.pi,
-        (270, 330),
-        ANY,
-        _in_cells(lambda x, y, r, a: np.minimum(np.cos(20 * r - a) / 20, 0.45 - r)),
-    ),
+    "spirals": ((1, 2), np.pi, (270, 330), ANY, _in_cells(
+        lambda x, y, r, a: np.minimum(np.cos(20 * r - a) / 20, 0.45 - r))),
     "squares": ((2, 4), np.pi, ANY, COOL, _in_cells(_regular(4, 0.28))),
-    "stars": (
-        (2, 4),
-        np.pi,
-        (220, 260),
-        (40, 65),
-        _in_cells(lambda x, y, r, a: 0.26 + 0.12 * np.cos(5 * a) - r),
-    ),
-    "stripes": ((3, 8), np.pi, ANY, ANY, lambda x, y, rng: 0.25 - abs(x - np.rint(x))),
+    "stars": ((2, 4), np.pi, (220, 260), (40, 65), _in_cells(
+        lambda x, y, r, a: 0.26 + 0.12 * np.cos(5 * a) - r)),
+    "stripes": ((3, 8), np.pi, ANY, ANY, lambda x, y, _: 0.25 - abs(x - np.rint(x))),
     "triangles": ((2, 4), np.pi, WARM, ANY, _in_cells(_regular(3, 0.2))),
-    "waves": (
-        (3, 7),
-        TILT,
-        COOL,
-        COOL,
-        lambda x, y, rng: np.sin(6 * (y + 0.3 * np.sin(rng.uniform(2, 4) * x))) / 6,
-    ),
-}
+    "waves": ((3, 7), TILT, COOL, COOL,
+        lambda x, y, rng: np.sin(6 * (y + 0.3 * np.sin(rng.uniform(2, 4) * x))) / 6),
+}  # fmt: skip
 
 
 def _color(rng, hues, tones):

@@ -48,3 +48,14 @@ with part_folder({str(tmp_path)!r}) as part:
             assert not list(part.iterdir())
             os.set_blocking(other.stdout.fileno(), False)
             assert other.stdout.read() == b"True\n"
+
+
+def test_reader_of_the_old_file_is_not_disturbed_by_the_new_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old content")
+    with open(path, "rb", buffering=0) as reader:
+        assert reader.read(3) == b"old"
+        with atomic_write([path]) as (temporary,):
+            temporary.write_bytes(b"new")
+        assert reader.read() == b" content"
+    assert path.read_bytes() == b"new"

@@ -38,7 +38,7 @@ def batches_of(images, size=16):
     return [(images[i : i + size], None) for i in range(0, len(images), size)]
 
 
-def small_network(loud=False):
+def small_network(loud=0):
     """Make a small network; a loud one has a channel that drowns the others, and no say."""
     pixels = mx.sym.Variable("data") / 255
     maps = mx.sym.Convolution(pixels, kernel=(3, 3), num_filter=8, name="conv0")
@@ -51,7 +51,7 @@ def small_network(loud=False):
     del shapes["data"]
     arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     if loud:
-        arrays["conv0_weight"][0] = 1000 * abs(arrays["conv0_weight"][0])
+        arrays["conv0_weight"][0] = loud * abs(arrays["conv0_weight"][0])
         arrays["fc1_weight"][:, : shapes["fc1_weight"][1] // 8] = 0
     params = {name: mx.nd.array(array) for name, array in arrays.items()}
     net, size = make_block(symbol, params, SHAPE, CPU, "made up")
@@ -237,12 +237,20 @@ print(dtype)
     assert result.stdout.splitlines()[-1:] == [dtype], result.stderr
 
 
-def test_network_that_int8_ruins_is_noticed_and_done_in_float32(capsys, monkeypatch):
+@pytest.mark.parametrize(("loud", "dtype"), [(3, "int8"), (10, "float32"), (1000, "float32")])
+def test_network_that_int8_harms_is_noticed_and_done_in_float32(loud, dtype, monkeypatch):
+    # Cosines of 0.993, 0.950 and about 0.
+    monkeypatch.setattr("common.networks.has_vnni", lambda: True)
+    sample = batches_of(pictures(128))
+    assert choose_dtype(small_network(loud), "auto", sample, SHAPE, CPU)[1] == dtype
+
+
+def test_network_that_int8_ruins_gives_the_codes_of_float32(capsys, monkeypatch):
     monkeypatch.setattr("common.networks.has_vnni", lambda: True)
     images = pictures(130)
-    expected = encode(small_network(loud=True), images, CPU)
+    expected = encode(small_network(loud=1000), images, CPU)
     net, dtype, cosine = choose_dtype(
-        small_network(loud=True), "auto", batches_of(images[:128]), SHAPE, CPU
+        small_network(loud=1000), "auto", batches_of(images[:128]), SHAPE, CPU
     )
     assert (dtype, cosine) == ("float32", None)
     np.testing.assert_allclose(encode(net, images, CPU), expected, rtol=1e-4)
@@ -254,7 +262,7 @@ def test_network_that_int8_ruins_is_noticed_and_done_in_float32(capsys, monkeypa
 def test_network_that_int8_ruins_is_used_all_the_same_if_asked_for_by_name_and_it_says_so(capsys):
     images = pictures(128)
     _, dtype, cosine = choose_dtype(
-        small_network(loud=True), "int8", batches_of(images), SHAPE, CPU
+        small_network(loud=1000), "int8", batches_of(images), SHAPE, CPU
     )
     assert dtype == "int8" and cosine < 0.97
     assert "int8 is not good enough for this network: --dtype float32" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from common.datasets import load_mnist
 from common.errors import ScriptError
 
 import cv2
+import mxnet as mx
 import numpy as np
 import pytest
 from helpers import (
@@ -26,6 +27,9 @@ from helpers import (
     script_env,
 )
 from mxboard import SummaryWriter
+from mxnet import gluon, nd
+
+from train_mnist import train_epoch
 
 SCRIPT = "train_mnist.py"
 PARAMETERS = {
@@ -317,3 +321,15 @@ def test_stopped_run_keeps_what_it_logged(number, tmp_path):
     assert process.returncode == -number and "Traceback" not in errors
     steps = [event.step for event in read_log(tmp_path).Scalars("cross_entropy")]
     assert len(steps) > 100 and steps == list(range(len(steps)))
+
+
+def test_step_takes_the_mean_of_the_gradients_of_its_batch():
+    net = gluon.nn.Dense(2, in_units=1, use_bias=False)
+    net.initialize(mx.init.Zero())
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 1})
+    images, labels = nd.array([[1], [2], [4]]), nd.array([0, 1, 1])
+    ((loss, hits),) = train_epoch(net, trainer, images, [(nd.arange(3), labels)], 3)
+    # Both classes have a probability of a half; the gradient is that less what is true.
+    expected = -np.mean([[1 * -0.5, 1 * 0.5], [2 * 0.5, 2 * -0.5], [4 * 0.5, 4 * -0.5]], axis=0)
+    np.testing.assert_allclose(net.weight.data().asnumpy().ravel(), expected, rtol=1e-6)
+    assert loss == pytest.approx(np.log(2)) and hits == 1
