@@ -54,11 +54,11 @@ def parse_args():
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--max-num-images", type=cli.COUNT, default=2304, help="pictures, drawn at random")
-    add("--model", default=DEFAULT_MODEL, help="network, or the prefix of your own checkpoint")
-    add("--images", metavar="PATH", help="your own pictures: a folder, or a .rec")
+    add("--model", type=cli.path, default=DEFAULT_MODEL, help="or your own checkpoint's prefix")
+    add("--images", metavar="PATH", type=cli.path, help="your own pictures: a folder or a .rec")
     add("--image-shape", type=cli.image_shape, default="3,224,224", help="what the network takes")
     add("--code-layer", help="output of your checkpoint (default: the last before its softmax)")
-    add("--classes", metavar="FILE", help="names of the outputs, one per line")
+    add("--classes", metavar="FILE", type=cli.path, help="names of the outputs, one per line")
     add("--batch-size", type=cli.COUNT, default=BATCH_SIZE, help="pictures at a time")
     add(
         "--dtype",
@@ -66,8 +66,8 @@ def parse_args():
         default="auto",
         help="auto: int8 where it is fast and its codes are like those of float32",
     )
-    add("--mean-rgb", metavar=tuple("RGB"), nargs=3, type=cli.MEAN, help=cli.MEAN_HELP)
-    add("--std-rgb", metavar=tuple("RGB"), nargs=3, type=cli.STD, help=cli.STD_HELP)
+    add("--mean-rgb", metavar="R", nargs="+", type=cli.MEAN, help=cli.MEAN_HELP)
+    add("--std-rgb", metavar="R", nargs="+", type=cli.STD, help=cli.STD_HELP)
     add("--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one")
     add("--seed", type=cli.SEED, default=42, help="seed of the random numbers")
     add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
@@ -77,6 +77,7 @@ def parse_args():
         parser.error(
             "--code-layer, --mean-rgb and --std-rgb are about a checkpoint: give --model too"
         )
+    cli.check_channels(args, args.image_shape[0])
     if args.images is not None and not os.path.exists(args.images):
         parser.error(f"argument --images: there is no {args.images}")
     if min(args.batch_size, args.max_num_images) * np.prod(args.image_shape) >= 2**31:
@@ -92,8 +93,8 @@ def load_network(args, ctx):
     layer, is_output = choose_code_layer(symbol, args.code_layer, args.image_shape)
     code = symbol.get_internals()[layer]
     if args.mean_rgb or args.std_rgb:
-        mean, std = args.mean_rgb or (0, 0, 0), args.std_rgb or (1, 1, 1)
-        code = code(data=mx.sym.image.normalize(mx.sym.var("data"), tuple(mean), tuple(std)))
+        mean, std = tuple(args.mean_rgb or (0,)), tuple(args.std_rgb or (1,))
+        code = code(data=mx.sym.image.normalize(mx.sym.var("data"), mean, std))
     block, code_size = make_block(code, params, args.image_shape, ctx, path)
     return Network(block, code_size, f"`{layer}` of `{path}`.", is_output, trained=True)
 
@@ -169,7 +170,7 @@ def main():
         shape = (len(indices), network.code_size)
         codes, thumbnails, labels = collect(block, batches, shape, ctx, stopped)
         seconds = time.perf_counter() - started
-        pictures.report_unreadable()
+        pictures.report()
         if not len(codes):
             raise ScriptError(f"no picture of {args.images} can be read: choose others")
         warn_if_dead(codes)

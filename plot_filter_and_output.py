@@ -21,8 +21,8 @@ Your own picture, or the first convolution of your own MXNet checkpoint:
 from pathlib import Path
 
 from common import cli
-from common.checkpoints import FirstLayer, load_arrays, load_first_layer
-from common.datasets import load_picture
+from common.checkpoints import FirstLayer, load_arrays, load_checkpoint, load_first_layer
+from common.datasets import load_picture, to_gray
 from common.errors import warn
 from common.fetch import UnavailableError, fetch
 from common.synthetic import draw_filters
@@ -45,11 +45,11 @@ def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--image", metavar="PATH", help="your own picture")
-    add("--model", metavar="PREFIX", help="your own checkpoint")
+    add("--image", metavar="PATH", type=cli.path, help="your own picture")
+    add("--model", metavar="PREFIX", type=cli.path, help="your own checkpoint")
     add("--layer", metavar="NAME", help="the checkpoint's convolution to show")
-    add("--mean-rgb", metavar=tuple("RGB"), nargs=3, type=cli.MEAN, help=cli.MEAN_HELP)
-    add("--std-rgb", metavar=tuple("RGB"), nargs=3, type=cli.STD, help=cli.STD_HELP)
+    add("--mean-rgb", metavar="R", nargs="+", type=cli.MEAN, help=cli.MEAN_HELP)
+    add("--std-rgb", metavar="R", nargs="+", type=cli.STD, help=cli.STD_HELP)
     add("--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one")
     add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
     add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
@@ -82,7 +82,8 @@ def load_layers(data_dir, offline):
 
 def convolve(layer, picture, ctx):
     """Convolve a (3, H, W) picture, stride 1 and no padding; return a (F, 1, H', W') batch."""
-    mean, std = (nd.array(rgb, ctx).reshape((3, 1, 1)) for rgb in (layer.mean_rgb, layer.std_rgb))
+    mean, std = (nd.array(rgb, ctx).reshape((-1, 1, 1)) for rgb in (layer.mean_rgb, layer.std_rgb))
+    picture = to_gray(picture) if layer.weight.shape[1] == 1 else picture
     pixels = (nd.array(picture, ctx, dtype="float32") - mean) / std
     weight, *bias = (a.as_in_context(ctx) for a in (layer.weight, layer.bias) if a is not None)
     count, _, *kernel = weight.shape
@@ -105,8 +106,10 @@ def main():
     ctx = cli.context(args.ctx)
     cli.make_folder(args.logdir)
     if args.model:
-        layer, source = load_first_layer(args.model, args.layer, args.mean_rgb, args.std_rgb)
+        checkpoint = load_checkpoint(args.model)
+        layer, source = load_first_layer(checkpoint, args.layer, args.mean_rgb, args.std_rgb)
         layers = [layer]
+        cli.check_channels(args, layer.weight.shape[1])
     else:
         layers, source = load_layers(args.data_dir, args.offline)
     picture, picture_source = load_picture(args.image, args.data_dir, args.offline)

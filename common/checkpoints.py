@@ -19,16 +19,35 @@ from .errors import ScriptError, warn
 
 # Files of arrays: the first number of a file and of each array in it, and the bytes that an item
 # takes, by the number of its dtype.
-LIST_MAGIC, OLD_ARRAY_MAGIC, ARRAY_MAGICS = 0x112, 0xF993FAC8, {0xF993FAC9, 0xF993FACA}
+LIST_MAGIC, OLD_ARRAY_MAGIC, NP_SHAPE_MAGIC = 0x112, 0xF993FAC8, 0xF993FACA
+ARRAY_MAGICS = {0xF993FAC9, NP_SHAPE_MAGIC}
 ITEM_SIZES = (4, 8, 2, 1, 4, 1, 8, 1, 2, 2, 4, 8, 2)
 LARGEST_RANK = 32
 
 INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
-SOFTMAX = {"SoftmaxOutput", "softmax", "log_softmax", "SoftmaxActivation"}
+SOFTMAX = {"SoftmaxOutput", "Softmax", "softmax", "log_softmax", "SoftmaxActivation"}
+# What else a network may end in that is about its training, or turns scores into something else.
+HEADS = SOFTMAX | {"SVMOutput", "MakeLoss", "make_loss", "BlockGrad", "stop_gradient"}
+HEADS |= {f"{kind}RegressionOutput" for kind in ("Linear", "Logistic", "MAE")}
+# Operators that follow pointers, run code or read files that a symbol names.
+UNTRUSTED = re.compile(
+    r"(_npi_)?Custom|_CustomFunction|_Native|_NDArray|_CachedOp.*|_sg_.*|(_npi)?_cv.*"
+    r"|_contrib_(tvm|dgl).*|_backward_.*|_broadcast_backward"
+)
+COUNTS = ("num_outputs", "num_args", "num_weights")  # of what MXNet allocates on loading
+LARGEST_COUNT = 10_000
+
+
+class Checkpoint(NamedTuple):
+    """A network that MXNet saved; its input, which takes the pictures, is called data."""
+
+    symbol: mx.sym.Symbol
+    params: dict  # arrays by name
+    path: Path  # of the parameters
 
 
 class FirstLayer(NamedTuple):
-    """A convolution that looks at pictures: weight (F, 3, H, W) and bias (F,), float32.
+    """A convolution that looks at pictures: weight (F, 1 or 3, H, W) and bias (F,), float32.
 
     It wants pixels of 0 to 255 less `mean_rgb`, divided by `std_rgb`.
     """
@@ -36,8 +55,8 @@ class FirstLayer(NamedTuple):
     name: str
     weight: nd.NDArray
     bias: Optional[nd.NDArray]
-    mean_rgb: tuple = (0, 0, 0)
-    std_rgb: tuple = (1, 1, 1)
+    mean_rgb: tuple = (0,)
+    std_rgb: tuple = (1,)
 
 
 def native_name(file):
@@ -59,16 +78,20 @@ def save_arrays(path, arrays):
 def load_arrays(path):
     """Return the list or dict of arrays that MXNet saved; a `ValueError` says it is damaged."""
     with open_file(path) as file:
-        _check_headers(file)
+        has_np_shapes = _check_headers(file)
         file.seek(0)  # which macOS goes on from
         try:
-            return mx.nd.load(native_name(file))
+            with mx.util.np_shape(has_np_shapes):
+                return mx.nd.load(native_name(file))
         except mx.MXNetError as error:
             raise ValueError("MXNet could not read them") from error
 
 
 def _check_headers(file):
-    """Make sure that the sizes in a file of arrays fit the file, for MXNet trusts them blindly."""
+    """Make sure that the sizes in a file of arrays fit the file, for MXNet trusts them blindly.
+
+    Returns whether they were saved under `mx.util.np_shape`.
+    """
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
 
@@ -82,6 +105,7 @@ def _check_headers(file):
 
     try:
         magic, _, count = read("QQQ")
+        first = None
         for _ in range(count):
             (first,) = read("I")
             dense = not (first in ARRAY_MAGICS and read("i")[0])
@@ -100,12 +124,13 @@ def _check_headers(file):
         raise ValueError("the file ends too early, or has an unknown dtype") from error
     if magic != LIST_MAGIC or names not in (0, count) or file.tell() != end:
         raise ValueError("the file is longer than what it holds")
+    return first == NP_SHAPE_MAGIC
 
 
 def load_checkpoint(prefix):
-    """Return a network that MXNet saved: its symbol, its parameters by name, and their file.
+    """Return a network that MXNet saved as PREFIX-symbol.json and PREFIX-NNNN.params.
 
-    The files are PREFIX-symbol.json and the highest-numbered PREFIX-NNNN.params.
+    Of several files of parameters it is the one with the highest number.
     """
     symbol_path = Path(f"{prefix}-symbol.json")
     pattern = re.compile(re.escape(Path(prefix).name) + r"-(\d{4,})\.params")
@@ -115,18 +140,8 @@ def load_checkpoint(prefix):
         if match
     }
     if not (symbol_path.is_file() and numbered):
-        missing = symbol_path if not symbol_path.is_file() else f"{prefix}-0000.params"
-        if Path(prefix).name == INCEPTION_BN:
-            raise ScriptError(
-                f"{missing} is missing, and Inception-BN's weights are no longer published: if you "
-                "have a copy, give its path to --model, without -symbol.json"
-            )
-        raise ScriptError(f"{missing} is missing: --model takes what comes before it in its name")
+        raise ScriptError(_explain_missing(prefix, symbol_path))
     path, not_ours = numbered[max(numbered)], "it is damaged, or not MXNet's"
-    try:
-        symbol = _mend(mx.sym.load_json(read_file(symbol_path).decode()))
-    except (mx.MXNetError, ValueError, LookupError, RecursionError) as error:
-        raise ScriptError(f"{symbol_path} cannot be read: {not_ours}") from error
     try:
         saved = load_arrays(path)
     except ValueError as error:
@@ -134,12 +149,52 @@ def load_checkpoint(prefix):
     if not isinstance(saved, dict):
         raise ScriptError(f"{path} holds arrays without names: it is no checkpoint")
     # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
-    return symbol, {name.split(":", 1)[-1]: array for name, array in saved.items()}, path
+    params = {name.split(":", 1)[-1]: array for name, array in saved.items()}
+    try:
+        text = read_file(symbol_path).decode()
+        _check_operators(json.loads(text))
+        symbol = _mend(mx.sym.load_json(text), params)
+    except (mx.MXNetError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ScriptError(f"{symbol_path} cannot be read: {not_ours}") from error
+    return Checkpoint(symbol, params, path)
 
 
-def _mend(symbol):
-    """Work around checks of MXNet's that are wrong, and add two that it lacks."""
+def _explain_missing(prefix, symbol_path):
+    missing = symbol_path if not symbol_path.is_file() else f"{prefix}-0000.params"
+    if Path(prefix).name == INCEPTION_BN:
+        return (
+            f"{missing} is missing, and Inception-BN's weights are no longer published: if you "
+            "have a copy, give its path to --model, without -symbol.json"
+        )
+    if any(Path(f"{prefix}{suffix}").is_file() for suffix in ("", ".params")):
+        return (
+            f"{missing} is missing: save_parameters writes no symbol; net.export({str(prefix)!r}) "
+            "writes both, once the net is hybridized and has seen a picture"
+        )
+    return f"{missing} is missing: --model takes what comes before it in its name"
+
+
+def _check_operators(graph):
+    """Refuse what reaches outside a graph, before MXNet loads it and acts on it."""
+    for node in graph["nodes"]:
+        if UNTRUSTED.fullmatch(node["op"]):
+            raise ScriptError(f"the network has an operator {node['op']}, which is not trusted")
+        for attrs in (node.get(key, {}) for key in ("attrs", "attr", "param")):
+            if any(int(attrs.get(name, 0)) > LARGEST_COUNT for name in COUNTS):
+                raise ValueError("MXNet would fill the memory")
+        for subgraph in node.get("subgraphs", ()):
+            _check_operators(subgraph)
+
+
+def _mend(symbol, params):
+    """Name the input data, compute in float32, and work around checks of MXNet's that are wrong."""
     graph = json.loads(symbol.tojson())
+    inputs = [name for name in symbol.list_arguments() if name not in params]
+    inputs = [name for name in inputs if not name.endswith("label")]
+    if "data" not in inputs and len(inputs) != 1:
+        raise ScriptError(
+            f"the network has {len(inputs)} inputs ({' '.join(inputs)}): pictures go into one"
+        )
     for node in graph["nodes"]:
         attrs = node.get("attrs", {})
         if int(attrs.get("num_group", 1)) < 1:
@@ -152,12 +207,17 @@ def _mend(symbol):
         if node["op"] == "FullyConnected":
             # Without its shape MXNet tells what it would have to be.
             graph["nodes"][node["inputs"][1][0]].get("attrs", {}).pop("__shape__", None)
+        if attrs.get("dtype") == "float16":
+            attrs["dtype"] = "float32"
+        attrs.pop("__dtype__", None)
+        if node["op"] == "null" and "data" not in inputs and node["name"] == inputs[0]:
+            node["name"] = "data"
     return mx.sym.load_json(json.dumps(graph))
 
 
-def load_first_layer(prefix, name, mean_rgb, std_rgb):
-    """Return a convolution with 3 input channels of a checkpoint, the first unless it is named."""
-    symbol, params, source = load_checkpoint(prefix)
+def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
+    """Return a convolution that looks at pictures, the first unless it is named."""
+    symbol, params, source = checkpoint
     nodes = json.loads(symbol.tojson())["nodes"]
     layers = {}
     for node in nodes:
@@ -172,35 +232,36 @@ def load_first_layer(prefix, name, mean_rgb, std_rgb):
             raise ScriptError(
                 f"{source} does not fit its symbol: {inputs[0]} has the shape {weight.shape}"
             )
-        if weight.ndim == 4 and weight.shape[1] == 3:
+        is_grouped = int(node["attrs"].get("num_group", 1)) > 1
+        if weight.ndim == 4 and weight.shape[1] in (1, 3) and not is_grouped:
             layers[node["name"]] = [array.astype("float32") for array in (weight, *bias)]
     if not layers:
-        raise ScriptError(f"{prefix} has no convolution with 3 input channels")
+        raise ScriptError(f"{source} has no convolution with 3 input channels, or 1")
     name = name or next(iter(layers))
     if name not in layers:
         raise ScriptError(
-            f"argument --layer: {name} is no convolution with 3 input channels in {prefix}; "
+            f"argument --layer: {name} is no convolution with 3 input channels, or 1; "
             f"these are: {' '.join(layers)}",
             status=2,
         )
     weight, bias = (*layers[name], None)[:2]
     if not np.isfinite(weight.asnumpy()).all():
         raise ScriptError(f"{source} has NaN or infinite weights in {name}: train it again")
-    layer = FirstLayer(name, weight, bias, mean_rgb or (0, 0, 0), std_rgb or (1, 1, 1))
+    layer = FirstLayer(name, weight, bias, mean_rgb or (0,), std_rgb or (1,))
     return layer, f"The filters are `{name}` of `{source}`."
 
 
 def choose_code_layer(symbol, name, image_shape):
-    """Return the layer whose output is the code, and whether it is the network's own output.
+    """Return the layer whose output is the code, and whether that is scores of classes.
 
-    It is the last before a softmax, or the one of this name; it must give one vector per picture.
+    It is the last before a softmax or another head, or the one of this name; it must give one
+    vector per picture.
     """
-    if "data" not in symbol.list_arguments():
-        raise ScriptError("the network has no input named data, which takes the pictures")
-    output = symbol[0]
-    while json.loads(output.tojson())["nodes"][-1]["op"] in SOFTMAX:
+    output, heads = symbol[0], set()
+    while (operator := json.loads(output.tojson())["nodes"][-1]["op"]) in HEADS:
+        heads.add(operator)
         output = output.get_children()[0]
-    last = output.list_outputs()[0]
+    last, is_classifier = output.list_outputs()[0], heads <= SOFTMAX
     if name is None:
         name = last
         if len(symbol.list_outputs()) > 1:
@@ -212,7 +273,7 @@ def choose_code_layer(symbol, name, image_shape):
             f"the last that do: {' '.join(vectors[-10:])}",
             status=2,
         )
-    return name, name == last
+    return name, name == last and is_classifier
 
 
 def code_layers(symbol, image_shape):
@@ -268,23 +329,28 @@ def fit_params(symbol, params, image_shape, source):
         if len(shape) == 2 and found[0] == shape[0]:  # of a dense layer that gets more or less
             # A map grows with the picture's sides, and what a dense layer gets with their square.
             side = round(image_shape[1] * math.sqrt(found[1] / shape[1]))
-            raise wrong_shape(image_shape, side if _fits(symbol, params, side) else None)
+            better = (image_shape[0], side, side)
+            raise wrong_shape(image_shape, better if _fits(symbol, params, better) else None)
+        if len(shape) == 4 and (found[0], found[2:]) == (shape[0], shape[2:]):
+            better = (found[1], *image_shape[1:])  # for a gray network, or for one that is not
+            if _fits(symbol, params, better):
+                raise wrong_shape(image_shape, better)
         raise ScriptError(
             f"{source} does not fit its symbol: {name} has the shape {found}, not {shape}"
         )
     return shapes, output
 
 
-def _fits(symbol, params, side):
+def _fits(symbol, params, image_shape):
     try:
-        shapes, _ = infer_params(symbol, (3, side, side))
+        shapes, _ = infer_params(symbol, image_shape)
     except mx.MXNetError:  # too small for a kernel
         return False
     return all(params[name].shape == shape for name, shape in shapes.items() if name in params)
 
 
-def wrong_shape(image_shape, side=None):
-    """Return an error that says which square would be right, if it is known."""
-    advice = f"--image-shape 3,{side},{side}" if side else "another --image-shape"
-    wrong = ",".join(map(str, image_shape))
+def wrong_shape(image_shape, better=None):
+    """Return an error that says which shape would be right, if it is known."""
+    wrong, right = (",".join(map(str, shape or ())) for shape in (image_shape, better))
+    advice = f"--image-shape {right}" if right else "another --image-shape"
     return ScriptError(f"the network does not take pictures of {wrong}: give {advice}")

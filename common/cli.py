@@ -67,29 +67,44 @@ COUNT = number(int, 1)
 SEED = number(int, 0, 2**32)
 MEAN = number(float, -LARGEST_PIXEL, LARGEST_PIXEL)
 STD = number(float, 1 / LARGEST_PIXEL, LARGEST_PIXEL)
-MEAN_HELP = "what your checkpoint wants subtracted from pixels of 0 to 255"
-STD_HELP = "what it then wants them divided by"
+MEAN_HELP = "what your checkpoint wants subtracted from pixels of 0 to 255; or one number for all"
+STD_HELP = "what it then wants them divided by; or one number for all"
 
 
 def image_shape(text):
     """Read "3,224,224" as (3, 224, 224); an argument's ``type=``."""
-    if not re.fullmatch(r"3,[1-9]\d{0,3},[1-9]\d{0,3}", text):
-        raise argparse.ArgumentTypeError(f"{text} is not 3, a height and a width, as in 3,224,224")
+    if not re.fullmatch(r"[13],[1-9]\d{0,3},[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not 3 (or 1 for gray), a height and a width, as in 3,224,224"
+        )
     return tuple(map(int, text.split(",")))
 
 
+path = os.path.expanduser  # the shell leaves ~ as it is after =
+
+
 def folder(text):
-    """Refuse an address such as s3://name, of which a folder s3: would be made."""
+    """Expand ~, and refuse an address such as s3://name, of which a folder s3: would be made."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"{text} is not a folder on this machine")
-    return text
+    return os.path.expanduser(text)
 
 
-def make_folder(path):
+def check_channels(args, channels):
+    """Refuse a mean or a deviation that is neither one number nor one per channel."""
+    for flag, numbers in (("--mean-rgb", args.mean_rgb), ("--std-rgb", args.std_rgb)):
+        if numbers and len(numbers) not in (1, channels):
+            raise ScriptError(
+                f"argument {flag}: {len(numbers)} numbers for pictures of {channels} channels",
+                status=2,
+            )
+
+
+def make_folder(name):
     """Make a folder that can be written to; an `OSError` names it otherwise."""
-    os.makedirs(path, exist_ok=True)
-    if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    os.makedirs(name, exist_ok=True)
+    if not os.access(name, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
 
 
 def context(name):

@@ -105,22 +105,27 @@ def crop(pixels, height, width, center=CENTER):
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def to_gray(picture):
+    """Return the luminance of a (3, H, W) uint8 RGB picture, (1, H, W)."""
+    return cv2.cvtColor(np.ascontiguousarray(picture.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY)[None]
+
+
 def shrink(images, side):
-    """Shrink (N, 3, H, W) uint8 pictures to (N, 3, side, side)."""
+    """Shrink (N, 1 or 3, H, W) uint8 pictures to (N, 3, side, side)."""
     rows = images.transpose(0, 2, 3, 1)
     small = [cv2.resize(row, (side, side), interpolation=cv2.INTER_AREA) for row in rows]
-    return np.stack(small).transpose(0, 3, 1, 2)
+    return np.stack(small).reshape(len(rows), side, side, -1).transpose(0, 3, 1, 2)
 
 
 class Pictures(gluon.data.Dataset):
-    """Pictures of several classes; an item is a (3, H, W) uint8 RGB picture and its label.
+    """Pictures of several classes; an item is a (1 or 3, H, W) uint8 picture and its label.
 
     An item that cannot be read is None, and its name is added to `unreadable`.
     """
 
     def __init__(self, items, classes, source, image_shape):
         self._items = items
-        self._size = image_shape[1:]
+        self._channels, *self._size = image_shape
         self.classes = classes  # names by label; a label may have none
         self.source = source  # what the pictures are, as Markdown
         self.unreadable = set()
@@ -131,11 +136,13 @@ class Pictures(gluon.data.Dataset):
     def __getitem__(self, index):
         name, pixels, label = self._read(self._items[index])
         if pixels is None:
-            self.unreadable.add(name)
+            if name:
+                self.unreadable.add(name)
             return None
-        return crop(pixels, *self._size), label
+        picture = crop(pixels, *self._size)
+        return (to_gray(picture) if self._channels == 1 else picture), label
 
-    def report_unreadable(self):
+    def report(self):
         """Count and name the pictures that could not be read, if there are any."""
         names = sorted(self.unreadable)
         if names:
@@ -207,17 +214,39 @@ class PictureRecords(Pictures):
         if not self._records.keys:
             raise ScriptError(f"{rec} holds no pictures")
         self._lock = threading.Lock()
+        self._notes = set()
         super().__init__(self._records.keys, classes, f"`{rec}`.", image_shape)
 
     def _read(self, key):
-        label, content = 0, b""
+        name, label, content = f"record {key}", 0, b""
         # Nothing at all is what MXNet returns where the file ends.
         with contextlib.suppress(mx.MXNetError, struct.error, ValueError, TypeError):
             with self._lock:
                 record = self._records.read_idx(key)
             header, content = mx.recordio.unpack(record)
-            label = int(np.ravel(header.label)[0])
-        return f"record {key}", decode(content), label
+            # A record without a picture describes others, as in files of faces.
+            name = name if content else None
+            label, note = _read_label(np.ravel(header.label))
+            self._notes.update(note if content else ())
+        return name, decode(content), label
+
+    def report(self):
+        """Say also what was made of labels of several numbers."""
+        super().report()
+        for note in sorted(self._notes):
+            warn(note)
+
+
+def _read_label(numbers):
+    """Return a picture's class, and what to say of a label of several numbers."""
+    if len(numbers) == 1:
+        return int(numbers[0]), ()
+    # Of a detection record: the width of this header, that of an object, and the objects.
+    header, width = numbers[:2].astype(int)
+    objects = len(numbers) - header
+    if header >= 2 and width >= 5 and objects > 0 and objects % width == 0:
+        return int(numbers[header]), ["records of boxes: the class of the first object is taken"]
+    return int(numbers[0]), ["labels of several numbers: the first is taken"]
 
 
 def _find_records(rec):

@@ -19,7 +19,8 @@ from helpers import ROOT, assert_one_line_error, read_log, script_env
         (number(int, 0, 2**32), "4294967295", 2**32 - 1),
         (number(float), "-3.5", -3.5),
         (number(float, 0, 1), "0", 0),
-        (image_shape, "3,32,480", (3, 32, 480)),
+        *((image_shape, "3,32,480", (3, 32, 480)), (image_shape, "1,28,28", (1, 28, 28))),
+        *((folder, "~/logs", str(Path.home() / "logs")), (folder, "a~", "a~")),
     ],
 )
 def test_value_in_range_is_read(read, text, value):
@@ -33,7 +34,7 @@ def test_value_in_range_is_read(read, text, value):
         *((number(int, 0, 2**32), text) for text in ("-1", "4294967296")),
         *((number(float), text) for text in ("nan", "inf", "-inf", "1e999", "x")),
         *((number(float, 0, 1), text) for text in ("1", "-0.1", "nan")),
-        *((image_shape, text) for text in ("3,224", "1,224,224", "3,0,224", "3,224,10000", "x")),
+        *((image_shape, text) for text in ("3,224", "2,224,224", "3,0,224", "3,224,10000", "x")),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(read, text):

@@ -28,7 +28,7 @@ from common.synthetic import CLASSES, draw_class
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, damage, encode, paint, script_env, write_folder, write_rec
+from helpers import ROOT, centers, damage, encode, paint, script_env, write_folder, write_rec
 from mxnet import gluon
 
 SHAPE = (3, 32, 48)
@@ -183,7 +183,7 @@ def test_unreadable_pictures_are_left_out_counted_and_named(folder, capsys):
     pictures = PictureFolder(folder, SHAPE)
     images, labels = stack_readable([pictures[index] for index in range(len(pictures))])
     assert images.shape == (4, *SHAPE) and [pictures.classes[n] for n in labels] == sorted(NAMES)
-    pictures.report_unreadable()
+    pictures.report()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("left out: 4 (ant/half.png, ant/none.png, ant/page.png, ...)")
 
@@ -232,7 +232,9 @@ def test_index_that_is_none_is_an_error_that_names_it(content, tmp_path):
 
 
 def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
-    contents = [b"" if number in (1, 3) else encode(each) for number, each in enumerate(paint(5))]
+    contents = [
+        b"no picture" if number in (1, 3) else encode(each) for number, each in enumerate(paint(5))
+    ]
     rec = write_rec(tmp_path / "x.rec", contents, range(5), index=True)
     # An index that leads into the middle of a record.
     lines = (tmp_path / "x.idx").read_text().splitlines()
@@ -242,7 +244,7 @@ def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
     pictures = PictureRecords(rec, [], SHAPE)
     _, labels = stack_readable([pictures[number] for number in range(5)])
     assert labels.tolist() == [0, 2]
-    pictures.report_unreadable()
+    pictures.report()
     assert "3 (record 1, record 3, record 4)" in capsys.readouterr().err
 
 
@@ -388,7 +390,7 @@ def test_class_folder_that_cannot_be_read_is_counted_and_named(folder, unprivile
 from common.datasets import PictureFolder
 pictures = PictureFolder({str(folder)!r}, {SHAPE})
 print(pictures.classes)
-pictures.report_unreadable()
+pictures.report()
 """
     result = subprocess.run(
         [*unprivileged, sys.executable, "-c", code],
@@ -411,7 +413,7 @@ def test_picture_that_is_no_file_or_beyond_opencvs_limits_is_unreadable(kind, fo
         path.write_bytes(draw_empty_png(height, width))
     pictures = PictureFolder(folder, SHAPE)
     assert sum(pictures[index] is None for index in range(len(pictures))) == 1
-    pictures.report_unreadable()
+    pictures.report()
     assert "unreadable pictures left out: 1 (bee/odd.png)" in capsys.readouterr().err
     with pytest.raises((ScriptError, OSError), match="odd.png"):
         load_picture(path, "nowhere")
@@ -429,3 +431,42 @@ def draw_empty_png(height, width):
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "expected", "note"),
+    [
+        ([2, 5, 1, 0.1, 0.2, 0.3, 0.4], 1, "records of boxes: the class of the first object"),
+        ([4, 6, 7, 8, 2, 0, 0, 1, 1, 0, 1, 0, 0, 1, 1, 0], 2, "records of boxes"),
+        ([1, 0, 3], 1, "labels of several numbers: the first is taken"),
+        ([7, 9], 7, "labels of several numbers"),
+    ],
+)
+def test_label_of_several_numbers_is_a_class_and_it_says_which(
+    label, expected, note, tmp_path, capsys
+):
+    labels = [np.float32(label)] * 3
+    rec = write_rec(tmp_path / "x.rec", map(encode, paint(3)), labels)
+    records = PictureRecords(rec, [], (3, 32, 48))
+    assert [records[number][1] for number in range(3)] == [expected] * 3
+    records.report()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert note in line
+
+
+def test_records_without_a_picture_are_left_out_without_a_word(tmp_path, capsys):
+    contents = [b"", encode(paint(1)[0]), b""]
+    labels = [np.float32([3, 9]), 1, np.float32([3, 9])]
+    records = PictureRecords(write_rec(tmp_path / "x.rec", contents, labels), [], (3, 32, 48))
+    assert [records[number] is None for number in range(3)] == [True, False, True]
+    records.report()
+    assert capsys.readouterr().err == ""
+
+
+def test_gray_pictures_are_the_luminance_of_colored_ones(tmp_path):
+    pictures = paint(2)
+    folder = write_folder(tmp_path / "x", map(encode, pictures), "ab")
+    items = [PictureFolder(folder, (1, 32, 48))[number][0] for number in range(2)]
+    expected = centers(pictures) * np.reshape([0.299, 0.587, 0.114], (3, 1, 1))
+    assert abs(np.stack(items) - expected.sum(axis=1, keepdims=True)).max() <= 1
+    assert (shrink(np.stack(items), 8)[:, 0] == shrink(np.stack(items), 8)[:, 2]).all()

@@ -12,7 +12,7 @@ import termios
 import threading
 
 from common.codes import load_codes, save_codes
-from common.datasets import shrink
+from common.datasets import shrink, to_gray
 from common.errors import ScriptError
 from common.synthetic import CLASSES
 
@@ -162,6 +162,20 @@ def test_pixels_less_their_mean_divided_by_their_deviation_go_into_the_network(
     assert len(assert_belong(found, pixels, codes, PETS)) == 13
 
 
+def test_gray_network_gets_gray_pictures_and_has_codes_and_thumbnails(call, place):
+    maps = mx.sym.Pooling(mx.sym.var("data"), kernel=(8, 8), stride=(8, 8), pool_type="avg")
+    symbol = mx.sym.flatten(maps, name="means")
+    mx.model.save_checkpoint(str(place / "gray"), 0, symbol, {"unused": mx.nd.ones(1)}, {})
+    args = ("--images", "pets", "--image-shape", "1,32,48", "--dtype", "float32", "--offline")
+    call(SCRIPT, "--model", "gray", *args, "--mean", 3, "--std", 2)
+    codes, thumbnails, _, _ = load_codes(place / "data", "gray")
+    gray = np.stack([to_gray(picture) for picture in centers(paint(13))])
+    expected = (gray.reshape(13, 4, 8, 6, 8).mean(axis=(2, 4)).reshape(13, -1) - 3) / 2
+    order = abs(codes[:, None] - expected).max(axis=2).argmin(axis=1)
+    np.testing.assert_allclose(codes, expected[order], rtol=1e-5)
+    assert (thumbnails == shrink(gray, 64)[order]).all() and sorted(order) == list(range(13))
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [("flatten0_output", (32, 48)), ("pool1_output", (40, 24)), ("pool1_output", (8, 64))],
@@ -202,6 +216,7 @@ VECTORS = "the last that do: flatten0_output pool1_output all_output concat0_out
         (f"--model {DEFAULT_MODEL} --mean-rgb 0 0 1", 2, "--mean-rgb.*--model"),
         (f"--model {DEFAULT_MODEL} --std-rgb 1 1 1", 2, "--std-rgb.*--model"),
         ("--std-rgb 1 0 1", 2, "--std-rgb"),
+        ("--mean-rgb 1 2", 2, "--mean-rgb: 2 numbers for pictures of 3 channels"),
         ("--code-layer fc2_output", 2, f"fc2_output .*{VECTORS}"),
         ("--code-layer conv0_output", 2, f"conv0_output .*{VECTORS}"),
         ("--code-layer softmax_output", 2, f"softmax_output .*{VECTORS}"),
