@@ -24,7 +24,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import cli
-from common.cluster import PeerWatch
+from common.cluster import PeerWatch, compare_workers
 from common.datasets import load_mnist
 from common.errors import ScriptError, warn
 
@@ -179,6 +179,10 @@ def train(args):
         to_device(*each, ctx) for each in (train_set, test_set)
     )
     check_batch_size(args.batch_size, images, kv)
+    if args.kv_store == "dist_sync":
+        names = ("batch_size", "epochs", "lr", "momentum", "seed")
+        settings = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
+        compare_workers(kv, {**settings, "their digits": train_set[1].tobytes()})
 
     mx.random.seed(args.seed)
     rng = np.random.default_rng(args.seed)

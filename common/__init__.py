@@ -1,12 +1,7 @@
 """What the four scripts share. Importing it readies the process, before MXNet is imported."""
 
-import multiprocessing
 import os
 import signal
-import sys
-
-from . import cluster
-from .errors import fail
 
 
 def _end(number, frame):
@@ -14,10 +9,17 @@ def _end(number, frame):
 
 
 # Ctrl-C and SIGTERM are the kernel's: what is logged is on the disk, and nothing else needs care.
+# Before the other imports, which take a second.
 # To the first process of a container it delivers no signal that is not handled.
 for _number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) != signal.SIG_IGN:  # as in a job that a shell runs behind others
         signal.signal(_number, _end if os.getpid() == 1 else signal.SIG_DFL)
+
+import multiprocessing
+import sys
+
+from . import cluster
+from .errors import fail
 
 # Streams that a shell has closed (>&-) go nowhere, or the log would be opened in their place.
 for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+import zlib
 
 from .errors import ScriptError, fail
 
@@ -16,6 +17,7 @@ VARIABLES = {
     "DMLC_PS_ROOT_URI": ".+",
     **dict.fromkeys(("DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER"), "[1-9][0-9]*"),
 }
+SETTINGS_KEY = 10**6  # in the store, beyond the parameters
 LIMIT_VARIABLE, DEFAULT_LIMIT = "MXBOARD_DEMO_WAIT_SECONDS", 60
 
 
@@ -48,6 +50,20 @@ def server_errors():
             f"MXNet's {role} cannot start ({reason}): "
             "is DMLC_PS_ROOT_URI this machine's, and DMLC_PS_ROOT_PORT free?"
         )
+
+
+def compare_workers(kv, settings):
+    """Make sure that what must be the same in all workers is, by a sum over their digests."""
+    from mxnet import nd  # Importing this module must not import MXNet.
+
+    digests = nd.array([zlib.crc32(repr(value).encode()) % 2**16 for value in settings.values()])
+    total = nd.zeros_like(digests)
+    kv.init(SETTINGS_KEY, total)
+    kv.push(SETTINGS_KEY, digests.copy())  # The store sums in place.
+    kv.pull(SETTINGS_KEY, total)
+    same = (total == kv.num_workers * digests).asnumpy()
+    if different := [name for name, is_same in zip(settings, same) if not is_same]:
+        raise ScriptError(f"the workers differ in {', '.join(different)}: start all with the same")
 
 
 class PeerWatch:

@@ -111,7 +111,7 @@ def to_gray(picture):
 
 
 def shrink(images, side):
-    """Shrink (N, 1 or 3, H, W) uint8 pictures to (N, 3, side, side)."""
+    """Shrink (N, C, H, W) uint8 pictures to (N, C, side, side)."""
     rows = images.transpose(0, 2, 3, 1)
     small = [cv2.resize(row, (side, side), interpolation=cv2.INTER_AREA) for row in rows]
     return np.stack(small).reshape(len(rows), side, side, -1).transpose(0, 3, 1, 2)

@@ -469,4 +469,4 @@ def test_gray_pictures_are_the_luminance_of_colored_ones(tmp_path):
     items = [PictureFolder(folder, (1, 32, 48))[number][0] for number in range(2)]
     expected = centers(pictures) * np.reshape([0.299, 0.587, 0.114], (3, 1, 1))
     assert abs(np.stack(items) - expected.sum(axis=1, keepdims=True)).max() <= 1
-    assert (shrink(np.stack(items), 8)[:, 0] == shrink(np.stack(items), 8)[:, 2]).all()
+    assert shrink(np.stack(items), 8).shape == (2, 1, 8, 8)

@@ -59,11 +59,12 @@ def start(role, *command, env):
 
 
 @contextlib.contextmanager
-def cluster(workers, *command, **variables):
-    """Start a scheduler, a server and workers, each in a process of its own."""
+def cluster(workers, *command, last=(), **variables):
+    """Start a scheduler, a server and workers, each in a process of its own; the last has more."""
     env = {**cluster_env(workers), **variables}
     processes = [start(role, ROOT / SCRIPT, env=env) for role in ("scheduler", "server")]
-    processes += [start("worker", *command, env=env) for _ in range(workers)]
+    processes += [start("worker", *command, env=env) for _ in range(workers - 1)]
+    processes.append(start("worker", *command, *last, env=env))
     try:
         yield processes
     finally:
@@ -359,3 +360,14 @@ def test_batch_that_workers_cannot_share_is_a_wrong_argument():
     with pytest.raises(ScriptError, match="--batch-size: 100 cannot be shared by 3") as raised:
         check_batch_size(100, range(1000), SimpleNamespace(num_workers=3))
     assert raised.value.status == 2
+
+
+def test_workers_that_differ_end_in_one_line_that_says_in_what(tmp_path):
+    command = ROOT / SCRIPT, *DISTRIBUTED, "--offline", "--batch-size", 3000, "--logdir", tmp_path
+    with cluster(2, *command, last=("--lr", 0.2, "--seed", 1)) as processes:
+        for worker in processes[WORKER:]:
+            _, errors = worker.communicate(timeout=60)
+            assert worker.returncode == 1
+            assert errors.splitlines()[-1].endswith(
+                "error: the workers differ in --lr, --seed: start all with the same"
+            )
