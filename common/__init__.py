@@ -8,8 +8,8 @@ def _end(number, frame):
     os._exit(128 + number)
 
 
-# Before the imports, which take a second: Ctrl-C and SIGTERM are the kernel's, for what is logged is
-# on the disk. To the first process of a container it delivers no signal that is not handled.
+# Before the imports, which take a second: the kernel may end the process, as all logs are on the
+# disk. To the first process of a container it delivers no signal that is not handled.
 for _number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) != signal.SIG_IGN:  # as in a job that a shell runs behind others
         signal.signal(_number, _end if os.getpid() == 1 else signal.SIG_DFL)

@@ -305,6 +305,39 @@ def _infer(infer, image_shape, count=1):
     return shapes
 
 
+def rewrite_batch_norms(symbol, params, image_shape):
+    """Write each BatchNorm of maps that follows no convolution as a depthwise convolution.
+
+    MXNet fuses that with its ReLU, and computes it in int8; a BatchNorm after a convolution it
+    fuses by itself. Returns a symbol and parameters whose outputs have the same names and values.
+    """
+    graph, params = json.loads(symbol.tojson()), dict(params)
+    nodes, internals = graph["nodes"], symbol.get_internals()
+    _, shapes, _ = _infer(internals.infer_shape, image_shape)
+    shapes = dict(zip(internals.list_outputs(), shapes))
+    for node in nodes:
+        shape = shapes.get(f"{node['name']}_output", ())
+        if node["op"] != "BatchNorm" or len(shape) != 4 or len(node["inputs"]) != 5:
+            continue
+        source, *variables = (nodes[index] for index, *_ in node["inputs"])
+        attrs = node.get("attrs", {})
+        names = [variable["name"] for variable in variables]
+        uses = sum(each[0] == node["inputs"][1][0] for other in nodes for each in other["inputs"])
+        axis, outputs = attrs.get("axis", "1"), attrs.get("output_mean_var", "False")
+        if source["op"] == "Convolution" or uses > 1 or axis != "1" or outputs != "False":
+            continue
+        gamma, beta, mean, variance = (params[name].astype("float32") for name in names)
+        if attrs.get("fix_gamma", "True") in ("True", "1"):
+            gamma = mx.nd.ones_like(gamma)
+        scale = gamma / mx.nd.sqrt(variance + float(attrs.get("eps", 1e-3)))
+        params[names[0]], params[names[1]] = scale.reshape((-1, 1, 1, 1)), beta - mean * scale
+        channels = str(shape[1])
+        node["op"], node["inputs"] = "Convolution", node["inputs"][:3]
+        node["attrs"] = {"kernel": "(1, 1)", "num_filter": channels, "num_group": channels}
+        variables[0].pop("attrs", None)  # which may have the shape of gamma
+    return mx.sym.load_json(json.dumps(graph)), params
+
+
 def infer_params(symbol, image_shape):
     """Return the shape of each parameter and auxiliary state, and of the output."""
     shapes, (output,), state_shapes = _infer(symbol.infer_shape, image_shape)

@@ -9,6 +9,7 @@ from common.checkpoints import (
     load_arrays,
     load_checkpoint,
     load_first_layer,
+    rewrite_batch_norms,
     save_arrays,
 )
 from common.errors import ScriptError
@@ -383,3 +384,40 @@ def test_operators_that_gluon_exports_are_trusted(make, tmp_path):
         load_checkpoint(str(tmp_path / "net")).symbol.list_outputs()
         == net(mx.sym.var("data")).list_outputs()
     )
+
+
+@pytest.mark.parametrize("fix_gamma", [True, False])
+@pytest.mark.parametrize("where", ["on pictures", "after a pooling", "after a convolution"])
+def test_batch_norm_is_rewritten_where_mxnet_does_not_fuse_it(where, fix_gamma, tmp_path):
+    maps = mx.sym.var("data")
+    if where == "after a pooling":
+        maps = mx.sym.Pooling(maps, kernel=(2, 2), pool_type="max")
+    if where == "after a convolution":
+        maps = mx.sym.Convolution(maps, kernel=(1, 1), num_filter=3, no_bias=True, name="conv")
+    maps = mx.sym.BatchNorm(maps, fix_gamma=fix_gamma, eps=1e-2, name="norm")
+    symbol = mx.sym.flatten(mx.sym.relu(maps, name="relu"), name="codes")
+    rng = np.random.default_rng(0)
+    names = ("norm_gamma", "norm_beta", "norm_moving_mean", "norm_moving_var")
+    params = {name: mx.nd.array(rng.uniform(0.5, 2, 3)) for name in names}
+    params["conv_weight"] = mx.nd.array(rng.normal(size=(3, 3, 1, 1)))
+    rewritten, new_params = rewrite_batch_norms(symbol, params, (3, 6, 6))
+    operators = [node["op"] for node in json.loads(rewritten.tojson())["nodes"]]
+    assert ("BatchNorm" in operators) == (where == "after a convolution")
+    assert rewritten.get_internals().list_outputs()[-3:] == [
+        "norm_output",
+        "relu_output",
+        "codes_output",
+    ]
+    outputs = []
+    for each, values in ((symbol, params), (rewritten, new_params)):
+        executor = each.simple_bind(mx.cpu(), grad_req="null", data=IMAGES.shape)
+        executor.copy_params_from(values, values, allow_extra_params=True)
+        outputs.append(executor.forward(is_train=False, data=mx.nd.array(IMAGES))[0].asnumpy())
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5, atol=1e-4)
+
+
+def test_batch_norm_of_vectors_stays(tmp_path):
+    symbol = mx.sym.BatchNorm(dense_of("data"), name="norm")
+    params = {f"norm_{name}": mx.nd.ones(5) for name in ("gamma", "beta", "moving_mean")}
+    params.update({"norm_moving_var": mx.nd.ones(5), "fc_weight": mx.nd.array(WEIGHT)})
+    assert rewrite_batch_norms(symbol, params, (3, 6, 6))[1] == params
