@@ -21,7 +21,8 @@ Your own picture, or the first convolution of your own MXNet checkpoint:
 from pathlib import Path
 
 from common import cli
-from common.checkpoints import FirstLayer, load_arrays, load_checkpoint, load_first_layer
+from common.arrays import parse_arrays
+from common.checkpoints import FirstLayer, load_checkpoint, load_first_layer
 from common.datasets import load_picture, to_gray
 from common.errors import warn
 from common.fetch import UnavailableError, fetch
@@ -72,7 +73,7 @@ def load_layers(data_dir, offline):
             for seed, (name, (kernel, _, mean_rgb)) in enumerate(LAYERS.items())
         ]
         return layers, f"**Not trained:** the filters are drawn ({reason})."
-    arrays = {path.stem: load_arrays(path)[0] for path in paths}
+    arrays = {path.stem: nd.array(parse_arrays(path.read_bytes())[0]) for path in paths}
     layers = [
         FirstLayer(name, arrays[f"{name}_weight"], arrays.get(f"{name}_bias"), mean_rgb)
         for name, (_, _, mean_rgb) in LAYERS.items()

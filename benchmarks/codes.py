@@ -274,9 +274,10 @@ def read(done):
     if (done.folder / "codes.npy").exists():
         codes, seconds = np.load(done.folder / "codes.npy"), measure.told(done)["seconds"]
     else:
-        from common.files import load_arrays
+        from common.arrays import parse_arrays
 
-        shuffled = load_arrays(done.folder / "net_convnet_codes.ndarray")[0].asnumpy()
+        content = (done.folder / "net_convnet_codes.ndarray").read_bytes()
+        (shuffled,) = parse_arrays(content)
         order = np.random.default_rng(42).permutation(len(shuffled))  # as the script draws them
         codes = np.empty_like(shuffled)
         codes[order] = shuffled

@@ -1,28 +1,20 @@
-"""MXNet's files: arrays, and checkpoints with their first layers and the layer that is a code."""
+"""Networks that MXNet saved: their symbols, parameters, first layers, and the layer of a code."""
 
 import contextlib
 import json
 import math
-import os
 import re
-import struct
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from mxcompat.files import open_file, read_file
+from mxcompat.files import read_file
 
 import mxnet as mx
 import numpy as np
 from mxnet import nd
 
+from .arrays import parse_arrays
 from .errors import ScriptError, warn
-
-# Files of arrays: the first number of a file and of each array in it, and the bytes that an item
-# takes, by the number of its dtype.
-LIST_MAGIC, OLD_ARRAY_MAGIC, NP_SHAPE_MAGIC = 0x112, 0xF993FAC8, 0xF993FACA
-ARRAY_MAGICS = {0xF993FAC9, NP_SHAPE_MAGIC}
-ITEM_SIZES = (4, 8, 2, 1, 4, 1, 8, 1, 2, 2, 4, 8, 2)
-LARGEST_RANK = 32
 
 INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
 SOFTMAX = {"SoftmaxOutput", "Softmax", "softmax", "log_softmax", "SoftmaxActivation"}
@@ -34,6 +26,8 @@ UNTRUSTED = re.compile(
     r"(_npi_)?Custom|_CustomFunction|_Native|_NDArray|_CachedOp.*|_sg_.*|(_npi)?_cv.*"
     r"|_contrib_(tvm|dgl).*|_backward_.*|_broadcast_backward"
 )
+# What is raised by JSON of another shape, and by MXNet.
+MALFORMED = (*(mx.MXNetError, ValueError, LookupError, TypeError, AttributeError, RecursionError),)
 COUNTS = ("num_outputs", "num_args", "num_weights")  # of what MXNet allocates on loading
 LARGEST_COUNT = 10_000
 
@@ -59,74 +53,6 @@ class FirstLayer(NamedTuple):
     std_rgb: tuple = (1,)
 
 
-def native_name(file):
-    """Return a name that MXNet can open a file by, which its own is not if it is not UTF-8."""
-    return f"/dev/fd/{file.fileno()}"
-
-
-def save_arrays(path, arrays):
-    """Write a list of MXNet's arrays; a `ValueError` says that they found no room."""
-    try:
-        with open(path, "wb") as file:
-            mx.nd.save(native_name(file), arrays)
-    except mx.MXNetError as error:
-        raise ValueError("MXNet could not write them") from error
-    with open(path, "rb") as file:
-        _check_headers(file)  # MXNet does not notice when the last bytes find no room.
-
-
-def load_arrays(path):
-    """Return the list or dict of arrays that MXNet saved; a `ValueError` says it is damaged."""
-    with open_file(path) as file:
-        has_np_shapes = _check_headers(file)
-        file.seek(0)  # which macOS goes on from
-        try:
-            with mx.util.np_shape(has_np_shapes):
-                return mx.nd.load(native_name(file))
-        except mx.MXNetError as error:
-            raise ValueError("MXNet could not read them") from error
-
-
-def _check_headers(file):
-    """Make sure that the sizes in a file of arrays fit the file, for MXNet trusts them blindly.
-
-    Returns whether they were saved under `mx.util.np_shape`.
-    """
-    end = file.seek(0, os.SEEK_END)
-    file.seek(0)
-
-    def read(form):
-        return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
-
-    def skip(length):
-        if not 0 <= length <= end - file.tell():
-            raise ValueError("an array or a name reaches beyond the end of the file")
-        file.seek(length, os.SEEK_CUR)
-
-    try:
-        magic, _, count = read("QQQ")
-        first = None
-        for _ in range(count):
-            (first,) = read("I")
-            dense = not (first in ARRAY_MAGICS and read("i")[0])
-            # In files of MXNet before 0.12 an array begins with its rank.
-            old = first not in {OLD_ARRAY_MAGIC, *ARRAY_MAGICS}
-            rank = first if old else read("i")[0]
-            if not (magic == LIST_MAGIC and dense and 1 <= rank <= LARGEST_RANK):
-                raise ValueError("no list of dense arrays")
-            shape = read(f"{rank}{'I' if old else 'q'}")
-            *_, dtype = read("iii")  # The first two are the device.
-            skip(ITEM_SIZES[dtype] * math.prod(shape) if min(shape) > 0 else -1)
-        (names,) = read("Q")
-        for _ in range(names):
-            skip(*read("Q"))
-    except (struct.error, IndexError) as error:
-        raise ValueError("the file ends too early, or has an unknown dtype") from error
-    if magic != LIST_MAGIC or names not in (0, count) or file.tell() != end:
-        raise ValueError("the file is longer than what it holds")
-    return first == NP_SHAPE_MAGIC
-
-
 def load_checkpoint(prefix):
     """Return a network that MXNet saved as PREFIX-symbol.json and PREFIX-NNNN.params.
 
@@ -143,18 +69,20 @@ def load_checkpoint(prefix):
         raise ScriptError(_explain_missing(prefix, symbol_path))
     path, not_ours = numbered[max(numbered)], "it is damaged, or not MXNet's"
     try:
-        saved = load_arrays(path)
+        saved = parse_arrays(read_file(path))
     except ValueError as error:
         raise ScriptError(f"{path} cannot be read: {not_ours}") from error
     if not isinstance(saved, dict):
         raise ScriptError(f"{path} holds arrays without names: it is no checkpoint")
     # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
-    params = {name.split(":", 1)[-1]: array for name, array in saved.items()}
+    params = {
+        name.split(":", 1)[-1]: nd.array(array, dtype=array.dtype) for name, array in saved.items()
+    }
     try:
         text = read_file(symbol_path).decode()
         _check_operators(json.loads(text))
         symbol = _mend(mx.sym.load_json(text), params)
-    except (mx.MXNetError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise ScriptError(f"{symbol_path} cannot be read: {not_ours}") from error
     return Checkpoint(symbol, params, path)
 

@@ -1,6 +1,6 @@
 """Codes on the disk, and how well they group."""
 
-import errno
+import hashlib
 import json
 import os
 import re
@@ -9,11 +9,10 @@ from typing import NamedTuple, Optional
 
 from mxcompat.files import atomic_write, read_file
 
-import mxnet as mx
 import numpy as np
 import pooch
 
-from .checkpoints import load_arrays, save_arrays
+from .arrays import parse_arrays, write_array
 from .errors import ScriptError
 
 DEFAULT_MODEL = "imagenet1k-resnet-152"
@@ -45,19 +44,13 @@ def save_codes(data_dir, name, codes, thumbnails, labels, description):
     """
     os.makedirs(data_dir, exist_ok=True)
     with atomic_write(_paths(data_dir, name)) as (*array_paths, json_path):
-        for path, array in zip(array_paths, (codes, thumbnails, labels)):
-            _save_array(path, array)
-        digests = {kind: pooch.file_hash(str(path)) for kind, path in zip(ARRAYS, array_paths)}
+        digests = {}
+        for kind, path, array in zip(ARRAYS, array_paths, (codes, thumbnails, labels)):
+            with open(path, "wb") as file:
+                write_array(file, array)
+            digests[kind] = pooch.file_hash(str(path))
         content = {**description._asdict(), "sha256": digests}
         json_path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _save_array(path, array):
-    try:
-        # A view, because MXNet makes the array it borrows read-only.
-        save_arrays(path, mx.nd.from_numpy(np.ascontiguousarray(array).view(), zero_copy=True))
-    except ValueError as error:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent)) from error
 
 
 def load_codes(data_dir, name):
@@ -76,15 +69,19 @@ def load_codes(data_dir, name):
         description, digests = _read_description(json_path)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ScriptError(f"{json_path} is damaged: {again}") from error
+    arrays = []
     for path, kind in zip(array_paths, ARRAYS):
-        if pooch.file_hash(str(path)) != digests.get(kind):
+        content = read_file(path)  # once: another run may replace the file at any time
+        if hashlib.sha256(content).hexdigest() != digests.get(kind):
             raise ScriptError(
                 f"{path} and {json_path.name} are of different runs, or one is damaged: {again}"
             )
-    try:
-        codes, thumbnails, labels = (load_arrays(path)[0].asnumpy() for path in array_paths)
-    except (ValueError, LookupError) as error:
-        raise ScriptError(f"the files of {name} in {data_dir} are damaged: {again}") from error
+        try:
+            (array,) = parse_arrays(content)
+        except ValueError as error:
+            raise ScriptError(f"{path} is damaged: {again}") from error
+        arrays.append(array)
+    codes, thumbnails, labels = arrays
     shapes = codes.shape, thumbnails.shape, labels.shape
     count = len(labels)
     if not (

@@ -18,7 +18,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from .checkpoints import load_arrays, native_name
+from .arrays import parse_arrays
 from .errors import ScriptError, warn
 from .fetch import FILES, UnavailableError, fetch
 from .synthetic import CLASSES, draw_class, draw_mnist, draw_picture
@@ -75,7 +75,7 @@ def load_picture(path, data_dir, offline=False):
     except UnavailableError as reason:
         warn(f"{reason}: showing a synthetic picture instead")
         return draw_picture(PICTURE_SIDE), f"**No photograph:** the picture is drawn ({reason})."
-    return load_arrays(swan)[0].asnumpy(), "The picture is a swan from ImageNet."
+    return parse_arrays(read_file(swan))[0], "The picture is a swan from ImageNet."
 
 
 def decode(content):
@@ -194,7 +194,7 @@ class PictureRecords(Pictures):
     def __init__(self, rec, classes, image_shape):
         index = Path(rec).with_suffix(".idx")
         self._file = open_file(rec)
-        name = native_name(self._file)
+        name = f"/dev/fd/{self._file.fileno()}"  # which MXNet can open, whatever the file is called
         try:
             positions = None if index.is_file() else _find_records(name)
             self._file.seek(0)  # which macOS goes on from

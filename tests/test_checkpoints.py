@@ -1,16 +1,12 @@
 import json
-import os
-import struct
 from pathlib import Path
 
 from common.checkpoints import (
     choose_code_layer,
     code_layers,
-    load_arrays,
     load_checkpoint,
     load_first_layer,
     rewrite_batch_norms,
-    save_arrays,
 )
 from common.errors import ScriptError
 from common.networks import encode, make_block
@@ -20,49 +16,6 @@ import numpy as np
 import pytest
 from helpers import damage
 from mxnet.gluon.model_zoo import vision
-
-
-def test_arrays_come_back_under_any_name(tmp_path):
-    path = tmp_path / os.fsdecode(b"\xff\xfe")
-    expected = np.arange(6, dtype="float16").reshape(1, 2, 3)
-    save_arrays(path, {"a": mx.nd.array(expected, dtype="float16"), "b": mx.nd.zeros(1)})
-    arrays = load_arrays(path)
-    assert list(arrays) == ["a", "b"] and (arrays["a"].asnumpy() == expected).all()
-
-
-def test_arrays_that_mxnet_saved_before_0_12_are_loaded(tmp_path):
-    head = struct.pack("<3Q3I3i", 0x112, 0, 1, 2, 2, 3, 1, 0, 0)
-    values = np.arange(6, dtype="<f4")
-    tail = struct.pack("<QQ", 1, 1) + b"x"
-    (tmp_path / "old").write_bytes(head + values.tobytes() + tail)
-    assert (load_arrays(tmp_path / "old")["x"].asnumpy().ravel() == values).all()
-
-
-@pytest.mark.parametrize(
-    ("position", "form", "value"),
-    [
-        (0, "Q", 0x113),  # what the file is
-        (16, "Q", 2**40),  # how many arrays it has
-        (28, "i", 1),  # that an array is sparse
-        (32, "i", 2**31 - 1),  # its rank
-        (32, "i", 0),
-        (36, "q", -1),  # one of its dimensions
-        (36, "q", 2**60),
-        (60, "i", 99),  # its dtype
-        (88, "Q", 2**40),  # how many names follow
-        (96, "Q", 2**63),  # the length of a name
-    ],
-)
-def test_sizes_that_do_not_fit_the_file_are_refused_before_mxnet_trusts_them(
-    position, form, value, tmp_path
-):
-    path = tmp_path / "arrays"
-    save_arrays(path, {"x": mx.nd.ones((2, 3))})
-    content = bytearray(path.read_bytes())
-    struct.pack_into(f"<{form}", content, position, value)
-    path.write_bytes(content)
-    with pytest.raises(ValueError):
-        load_arrays(path)
 
 
 def test_checkpoint_is_its_symbol_and_its_highest_numbered_parameters(tiny, place):
