@@ -9,6 +9,7 @@ way alone. Peers need what pyproject.toml lists for benchmarks, in an environmen
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -122,13 +123,12 @@ def compare(job, ways, rounds, read, warm_ups=1):
 
 
 def open_mxboard(logdir):
-    """Open MXBoard's own SummaryWriter, with its own event writer in place of ours."""
+    """Open MXBoard's own SummaryWriter, which mxcompat puts ours in place of."""
     import mxcompat
 
-    import mxboard.event_file_writer
+    import mxboard.writer
 
-    (published,) = mxcompat.SummaryWriter.__bases__
-    mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
+    published = importlib.reload(mxboard.writer).SummaryWriter
     return published(logdir, flush_secs=5, verbose=False)
 
 

@@ -8,7 +8,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 
 def test_two_writers_in_one_folder_never_share_a_file(tmp_path):
-    with SummaryWriter(str(tmp_path)) as first, SummaryWriter(str(tmp_path)) as second:
+    with SummaryWriter(tmp_path) as first, SummaryWriter(tmp_path) as second:
         for step in range(100):
             first.add_scalar("first", step, step)
             second.add_scalar("second", -step, step)
@@ -52,7 +52,7 @@ def test_folder_that_is_a_file_is_named(tmp_path):
 
 
 def test_reopened_writer_goes_on_in_a_new_file(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
+    sw = SummaryWriter(tmp_path)
     sw.add_scalar("x", 1, 0)
     sw.close()
     sw.reopen()
@@ -63,7 +63,7 @@ def test_reopened_writer_goes_on_in_a_new_file(tmp_path):
 
 
 def test_closed_writer_says_so_instead_of_losing_a_point(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
+    sw = SummaryWriter(tmp_path)
     sw.close()
     with pytest.raises(ValueError, match="closed: reopen"):
         sw.add_scalar("x", 1, 0)
@@ -77,9 +77,8 @@ def test_checksum_is_the_one_of_the_format_and_is_computed_in_c():
 
 
 def test_forked_process_is_told_to_open_a_writer_of_its_own(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
+    sw = SummaryWriter(tmp_path)
     sw.add_scalar("x", 1, 0)
-    sw.flush()
     read, write = os.pipe()
     child = os.fork()
     if not child:

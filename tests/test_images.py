@@ -19,12 +19,14 @@ def test_pictures_are_laid_out_as_by_mxboard(shape, dtype, tmp_path):
     image = rng.integers(0, 256, shape).astype(np.uint8)
     if dtype == "float32":
         image = image.astype(np.float32) / 255
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_image("array", image, 3)
         sw.add_image("ndarray", mx.nd.array(image, dtype=dtype), 3)
+        sw.add_image("list", image.tolist(), 3)
+        sw.add_image("tuple", tuple(image), 3)
     expected = _prepare_image(image).asnumpy().astype(int)
     log = read_log(tmp_path)
-    for tag in ("array", "ndarray"):
+    for tag in ("array", "ndarray", "list", "tuple"):
         (event,) = log.Images(tag)
         assert event.step == 3
         pixels = decode(event).astype(int)
@@ -34,22 +36,56 @@ def test_pictures_are_laid_out_as_by_mxboard(shape, dtype, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "image",
-    [np.zeros(3), np.zeros((2, 4, 4)), np.full((4, 4), 1.5), np.full((4, 4), np.nan)],
+    "dtype", ["int8", "int32", "int64", "uint64", "float16", "float64", "bool"]
 )
-def test_what_is_no_picture_is_refused(image, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError):
+def test_picture_may_be_of_any_real_dtype(dtype, tmp_path):
+    dtype = np.dtype(dtype)
+    largest = min(np.iinfo(dtype).max, 255) if dtype.kind in "iu" else 1
+    image = np.array([[0, largest]], dtype)
+    with SummaryWriter(tmp_path) as sw:
         sw.add_image("x", image)
+    (event,) = read_log(tmp_path).Images("x")
+    assert decode(event)[0, :, 0].tolist() == [0, 127 if dtype == np.int8 else 255]
 
 
 @pytest.mark.parametrize(
-    ("shape", "words"),
-    [((0, 1, 4, 4), "no shape"), ((1, 0, 4), "no shape"), ((1, 3_000_000), "3000000 is more")],
+    ("image", "words"),
+    [
+        (np.zeros(3), r"not \(3,\)$"),
+        (np.zeros((1, 1, 1, 4, 4)), r"not \(1, 1, 1, 4, 4\)$"),
+        (np.zeros((2, 4, 5)), r"not \(2, 4, 5\)$"),
+        (np.zeros((0, 1, 4, 4), np.uint8), r"not \(0, 1, 4, 4\)$"),
+        (np.zeros((1, 0, 4), np.uint8), r"not \(1, 0, 4\)$"),
+        (np.zeros((1, 3_000_000), np.uint8), "1 x 3000000 is more than a PNG holds"),
+        (np.full((4, 4), 1.5), "integers from 0 to 255 or .* not float64 from 1.5 to 1.5"),
+        (np.full((4, 4), np.nan), "float64 from nan to nan"),
+        (np.array([[-1, 256]]), "int64 from -1 to 256"),
+        (np.ones((4, 4), complex), "real numbers, not complex128"),
+        ([["a"]], "real numbers, not <U1"),
+    ],
 )
-def test_picture_without_pixels_or_with_too_many_is_refused_by_its_tag(shape, words, tmp_path):
-    sw = SummaryWriter(str(tmp_path))
-    with sw, pytest.raises(ValueError, match=f"image grid: .*{words}"):
-        sw.add_image("grid", np.zeros(shape, np.uint8))
+def test_what_is_no_picture_is_refused_by_what_it_is(image, words, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^image grid: .*{words}"):
+        sw.add_image("grid", image)
+    assert read_log(tmp_path).Tags()["images"] == []
+
+
+@pytest.mark.parametrize("to_array", [np.array, mx.nd.array], ids=["numpy", "ndarray"])
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["one", "batch"])
+@pytest.mark.parametrize(("channels", "last"), [(1, True), (3, True), (4, True), (4, False)])
+def test_picture_with_channels_last_or_alpha_is_refused_with_the_line_that_converts_it(
+    channels, last, batch, to_array, tmp_path
+):
+    values = np.random.default_rng(0).random((*batch, channels, 6, 7))
+    image = to_array(np.moveaxis(values, -3, -1) if last else values)
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_image("x", values[..., :3, :, :])
+        with pytest.raises(ValueError, match="convert it by ") as raised:
+            sw.add_image("x", image)
+        line = str(raised.value).split("convert it by ")[1]
+        sw.add_image("x", eval(line, {"np": np, "image": image}))
+    expected, converted = map(decode, read_log(tmp_path).Images("x"))
+    assert (converted == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +96,7 @@ def test_picture_without_pixels_or_with_too_many_is_refused_by_its_tag(shape, wo
 def test_picture_is_logged_exactly_up_to_16_mib_and_as_jpeg_beyond(height, magic, off_by, tmp_path):
     batch = np.zeros((64, 3, height, 293), np.uint8)
     batch[:] = np.linspace(0, 255, 293)
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_image("x", batch)
     (event,) = read_log(tmp_path).Images("x")
     pixels = decode(event)
@@ -87,7 +123,7 @@ def test_log_of_pictures_is_no_more_than_a_quarter_larger_than_mxboards(tmp_path
 def test_more_than_256_pictures_are_a_square(count, columns, tmp_path):
     batch = np.zeros((count, 3, 6, 5), np.uint8)
     batch[:] = (np.arange(count) % 251)[:, None, None, None]
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_image("x", batch)
     (event,) = read_log(tmp_path).Images("x")
     assert (decode(event) == grid(batch, columns)).all()

@@ -4,7 +4,6 @@ import sys
 import threading
 
 import cv2
-import mxboard
 import mxnet as mx
 import numpy as np
 import pytest
@@ -58,20 +57,22 @@ def read_projector_config(logdir):
 
 
 def smooth_pictures(count, height=24, width=16):
-    """Draw pictures that JPEG hardly changes: each a colour that grows brighter downwards."""
-    colours = np.random.default_rng(1).integers(0, 200, (count, 3, 1, 1))
-    return np.broadcast_to(colours + np.arange(height)[:, None], (count, 3, height, width)).astype(
+    """Draw pictures that JPEG hardly changes: each a color that grows brighter downwards."""
+    colors = np.random.default_rng(1).integers(0, 200, (count, 3, 1, 1))
+    return np.broadcast_to(colors + np.arange(height)[:, None], (count, 3, height, width)).astype(
         np.uint8
     )
 
 
-@pytest.mark.parametrize("to_array", [np.array, lambda x: mx.nd.array(x, dtype=x.dtype)])
-@pytest.mark.parametrize("count", [1, 10, 16])
+@pytest.mark.parametrize(
+    "to_array", [np.array, lambda x: mx.nd.array(x, dtype=x.dtype), np.ndarray.tolist, tuple]
+)
+@pytest.mark.parametrize("count", [2, 10, 16])
 def test_projector_gets_every_vector_with_its_own_label_and_picture(count, to_array, tmp_path):
     vectors = np.random.default_rng(0).normal(size=(count, 7)).astype(np.float32)
     labels = np.arange(count, dtype=np.int32) * 3
     images = smooth_pictures(count)
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", to_array(vectors), to_array(labels), to_array(images))
     projected = Projected(tmp_path, "x")
     assert list(projected.entry.tensor_shape) == [count, 7]
@@ -83,10 +84,10 @@ def test_projector_gets_every_vector_with_its_own_label_and_picture(count, to_ar
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_sprites_may_be_grey_or_floats(dtype, tmp_path):
+def test_sprites_may_be_gray_or_floats(dtype, tmp_path):
     images = np.linspace(0, 255, 5 * 8 * 8).reshape(5, 1, 8, 8).astype(np.uint8)
     logged = images if dtype == "uint8" else images.astype(np.float32) / 255
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((5, 2)), images=logged)
     sprites = Projected(tmp_path, "x").sprites[:5].astype(int)
     assert abs(sprites - images.transpose(0, 2, 3, 1)).max() <= 8
@@ -106,7 +107,7 @@ def test_labels_that_are_no_single_word_stay_on_their_own_row(tmp_path):
         7,
         None,
     ]
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((len(labels), 2)), labels=labels)
     assert Projected(tmp_path, "x").labels == [
         *("a b", "c d", "e f", "-", "-", "g h i", "j k", "你好", "?", "7", "None")
@@ -141,7 +142,7 @@ ROWS = [["a\tb", 7], ["", 8.5], ["c", "x"]]
 def test_labels_in_two_dimensions_are_a_table_whose_first_row_names_the_columns(
     labels, lines, tmp_path
 ):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((3, 2)), labels=labels)
     assert (tmp_path / "x" / "metadata.tsv").read_text().splitlines() == lines
 
@@ -162,7 +163,10 @@ def test_labels_in_two_dimensions_are_a_table_whose_first_row_names_the_columns(
     ],
 )
 def test_labels_that_do_not_fit_are_refused_by_the_tag(labels, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
+    with (
+        SummaryWriter(tmp_path) as sw,
+        pytest.raises(ValueError, match="^embedding my_tag: labels are 3, or 4 rows of a table"),
+    ):
         sw.add_embedding("my_tag", np.ones((3, 2)), labels=labels)
     assert not (tmp_path / "my_tag").exists()
 
@@ -170,28 +174,48 @@ def test_labels_that_do_not_fit_are_refused_by_the_tag(labels, tmp_path):
 def test_logging_a_tag_again_replaces_it_and_keeps_the_others(tmp_path):
     first, second, other = (np.random.default_rng(seed).normal(size=(9, 3)) for seed in range(3))
     images = smooth_pictures(9)
-    with SummaryWriter(str(tmp_path)) as sw:
-        # What an older run of MXBoard's own left behind: an entry for each call.
-        for _ in range(2):
-            mxboard.SummaryWriter.add_embedding(sw, "x", first)
+    # What MXBoard leaves behind: an entry for each call.
+    entry = 'tensor_name: "x" metadata_path: "x/metadata.tsv" sprite {image_path: "x/sprite.png"}'
+    (tmp_path / "projector_config.pbtxt").write_text(f"embeddings {{{entry}}}\n" * 2)
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("other", other, labels=list("abcdefghi"), images=images)
         sw.add_embedding("x", first, labels=list("abcdefghi"), images=images)
-        sw.add_embedding("x", second[:4], labels=list("ABCD"))
+        assert Projected(tmp_path, "x").entry.sprite.single_image_dim == [16, 24]
+        sw.add_embedding("x", second[:4])
     projected = Projected(tmp_path, "x")
     assert sorted(projected.names) == ["other", "x"]
     assert (projected.vectors == second[:4].astype(np.float32)).all()
-    assert projected.labels == list("ABCD")
-    assert not projected.entry.HasField("sprite")
+    assert list(projected.entry.tensor_shape) == [4, 3]
+    assert not projected.entry.metadata_path and not projected.entry.HasField("sprite")
     kept = Projected(tmp_path, "other")
     assert (kept.vectors == other.astype(np.float32)).all()
     assert kept.labels == list("abcdefghi") and len(kept.sprites) == 9
 
 
+@pytest.mark.parametrize("logged", [{}, {"labels": list("ab"), "images": smooth_pictures(2)}])
+def test_logging_a_tag_again_keeps_what_a_user_added_to_its_entry(logged, tmp_path):
+    path = tmp_path / "projector_config.pbtxt"
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_embedding("x", np.eye(2))
+        config = read_projector_config(tmp_path)
+        (entry,) = config.embeddings
+        entry.bookmarks_path, entry.metadata_path = "view.json", "mine.tsv"
+        entry.sprite.image_path = "mine.png"
+        entry.sprite.single_image_dim.extend([8, 9])
+        path.write_text(text_format.MessageToString(config))
+        sw.add_embedding("x", np.ones((2, 3)), **logged)
+    entry = Projected(tmp_path, "x").entry
+    assert list(entry.tensor_shape) == [2, 3] and entry.bookmarks_path == "view.json"
+    assert entry.metadata_path == ("x/metadata.tsv" if logged else "mine.tsv")
+    assert entry.sprite.image_path == ("x/sprite.jpg" if logged else "mine.png")
+    assert list(entry.sprite.single_image_dim) == ([16, 24] if logged else [8, 9])
+
+
 def test_step_is_part_of_the_name_as_in_mxboard(tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
-        for step in (None, 0, 12):
+    with SummaryWriter(tmp_path) as sw:
+        for step in (None, 0, np.int64(12), -3):
             sw.add_embedding("x", np.ones((2, 2)), labels=["a", "b"], global_step=step)
-    assert Projected(tmp_path, "x").names == ["x", "x_000000", "x_000012"]
+    assert Projected(tmp_path, "x").names == ["x", "x_000000", "x_000012", "x_-00003"]
     assert (tmp_path / "x_000012" / "metadata.tsv").read_text() == "a\nb\n"
 
 
@@ -215,7 +239,7 @@ def _late_first_byte_that_is_no_text():
     ids=["zeros", "twos", "first line is text", "beginning is text"],
 )
 def test_vectors_whose_bytes_pass_for_text_still_arrive(vectors, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", vectors)
     assert (Projected(tmp_path, "x").vectors == vectors.astype(np.float32)).all()
 
@@ -225,7 +249,7 @@ def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(tmp_path):
     count, brightness = 16_900, np.arange(16_900) % 251
     images = np.zeros((count, 1, 10, 80), np.uint8)
     images[:] = brightness[:, None, None, None]
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((count, 2)), images=images)
     projected = Projected(tmp_path, "x")
     assert list(projected.entry.sprite.single_image_dim) == [63, 7]
@@ -234,23 +258,49 @@ def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(tmp_path):
     assert np.percentile(abs(centres - brightness), 95) <= 8
 
 
+TWO_OF_TWO = "the projector needs 2 or more vectors of 2 or more numbers, and"
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("embedding", "others", "words"),
     [
-        {"embedding": np.ones(3)},
-        {"embedding": np.ones((0, 3))},
-        {"embedding": np.ones((3, 0))},
-        {"embedding": np.ones((3, 2)), "labels": ["a", "b"]},
-        {"embedding": np.ones((3, 2)), "labels": np.ones((3, 2))},
-        {"embedding": np.ones((3, 2)), "images": np.zeros((2, 3, 4, 4), np.uint8)},
-        {"embedding": np.ones((3, 2)), "images": np.zeros((3, 4, 4), np.uint8)},
-        {"embedding": np.ones((3, 2)), "images": np.zeros((3, 2, 4, 4), np.uint8)},
-        {"embedding": np.ones((3, 2)), "images": np.full((3, 3, 4, 4), 1.5)},
+        (np.ones(3), {}, rf"{TWO_OF_TWO} \(3,\)"),
+        (np.ones((1, 3)), {}, rf"{TWO_OF_TWO} \(1, 3\)"),
+        (np.ones((3, 1)), {}, rf"{TWO_OF_TWO} \(3, 1\)"),
+        (np.ones((0, 3)), {}, rf"{TWO_OF_TWO} \(0, 3\)"),
+        (np.ones((2, 2, 2)), {}, rf"{TWO_OF_TWO} \(2, 2, 2\)"),
+        ([[1, np.nan], [np.inf, np.nan], [1, 2]], {}, "2 of 3 vectors hold NaN or infinity"),
+        ([[1, -np.inf], [1, 2]], {}, "1 of 2 vectors hold NaN or infinity"),
+        ([[1, 1e39], [1, 2]], {}, "1 of 2 vectors hold NaN or infinity"),
+        (np.ones((2, 2), complex), {}, "real numbers, not complex128"),
+        (
+            np.ones((2, 2)),
+            {"labels": [["name", "digit", " name\n"], [1, 2, 3], [4, 5, 6]]},
+            r"two columns of labels have one name, in \['name', 'digit', 'name'\]",
+        ),
+        (
+            np.ones((3, 2)),
+            {"images": np.zeros((2, 3, 4, 4), np.uint8)},
+            r"images of shape \(2, 3, 4, 4\) for 3 vectors",
+        ),
+        (
+            np.ones((3, 2)),
+            {"images": np.zeros((3, 4, 4), np.uint8)},
+            r"images of shape \(3, 4, 4\) for 3 vectors",
+        ),
+        (
+            np.ones((3, 2)),
+            {"images": np.zeros((3, 8, 8, 3), np.uint8)},
+            r"not \(3, 8, 8, 3\): convert it by",
+        ),
+        (np.ones((3, 2)), {"images": np.full((3, 3, 4, 4), 1.5)}, "float64 from 1.5 to 1.5"),
     ],
 )
-def test_what_does_not_fit_together_is_refused_and_nothing_is_written(arguments, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError):
-        sw.add_embedding("x", **arguments)
+def test_what_the_projector_cannot_show_is_refused_and_nothing_is_written(
+    embedding, others, words, tmp_path
+):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^embedding x: .*{words}"):
+        sw.add_embedding("x", embedding, **others)
     (events,) = tmp_path.iterdir()
     assert "tfevents" in events.name
 
@@ -272,7 +322,7 @@ def test_full_disk_is_an_error_that_leaves_the_earlier_embedding_whole(small_dis
 def test_damaged_list_of_embeddings_is_named_and_left_alone(content, tmp_path):
     path = tmp_path / "projector_config.pbtxt"
     path.write_bytes(content)
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(OSError, match="delete it") as raised:
+    with SummaryWriter(tmp_path) as sw, pytest.raises(OSError, match="delete it") as raised:
         sw.add_embedding("x", np.ones((2, 2)))
     assert raised.value.filename == str(path)
     assert path.read_bytes() == content and not (tmp_path / "x").exists()
@@ -306,7 +356,7 @@ with SummaryWriter({str(tmp_path)!r}) as sw:
     ]
     for other in others:
         other.stdout.readline()
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         threads = [
             threading.Thread(target=sw.add_embedding, args=(f"thread_{number}", np.eye(3)))
             for number in range(8)

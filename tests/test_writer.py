@@ -1,28 +1,121 @@
 import io
+import itertools
 import json
 import os
+import subprocess
+import sys
+import warnings
 import wave
 from fractions import Fraction
 
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import read_log, read_text
+from conftest import ROOT, read_log, read_text, script_env
 from mxboard import SummaryWriter
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.data_compat import migrate_event
 from tensorboard.util.tensor_util import make_ndarray
 
 
 def test_text_comes_back_as_it_went_in(tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_text("notes", "**bold** — 你好")
     assert read_text(read_log(tmp_path), "notes") == "**bold** — 你好"
+
+
+def events(file):
+    """Read the events of a file, but for the version that it begins with."""
+    return [*map(Event.FromString, RawEventFileLoader(str(file)).Load())][1:]
 
 
 def to_ndarray(array):
     return mx.nd.array(array, dtype=array.dtype)
 
 
-BOTH_ARRAYS = pytest.mark.parametrize("to_array", [np.array, to_ndarray], ids=["numpy", "ndarray"])
+EVERY_ARRAY = pytest.mark.parametrize(
+    "to_array",
+    [np.array, to_ndarray, np.ndarray.tolist, tuple, lambda array: [*to_ndarray(array)]],
+    ids=["numpy", "ndarray", "list", "tuple", "list of ndarrays"],
+)
+
+
+# A short call of each method; the first six write one event each.
+ADD = {
+    "scalar": lambda sw, tag, step=None: sw.add_scalar(tag, 1, step),
+    "histogram": lambda sw, tag, step=None: sw.add_histogram(tag, [1, 2], step),
+    "image": lambda sw, tag, step=None: sw.add_image(tag, [[0, 1]], step),
+    "audio": lambda sw, tag, step=None: sw.add_audio(tag, [0.0, 1.0], 8000, step),
+    "text": lambda sw, tag, step=None: sw.add_text(tag, "text", step),
+    "PR curve": lambda sw, tag, step=None: sw.add_pr_curve(tag, [0, 1], [0.1, 0.9], 3, step),
+    "curves": lambda sw, tag, step=None: sw.add_scalar(tag, {"a": 1, "b": 2}, step),
+    "embedding": lambda sw, tag, step=None: sw.add_embedding(tag, np.eye(2), global_step=step),
+}
+KINDS = list(ADD)[:6]
+
+
+def log_tags(logdir):
+    """Return all tags of a log."""
+    tags = read_log(logdir).Tags()
+    return {tag for each in tags.values() if isinstance(each, list) for tag in each}
+
+
+TAGS = ["loss", "loss (train)", "loss [train]", "loss  train ", "a/b: c", "/a", "//", "", "ü", " "]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tag_is_kept_as_it_is_by_every_method(kind, tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        for tag in TAGS:
+            ADD[kind](sw, tag)
+    assert log_tags(tmp_path) == set(TAGS)
+
+
+@pytest.mark.parametrize("kind", ADD)
+def test_tag_that_is_no_str_is_a_type_error_and_nothing_is_logged(kind, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(TypeError, match="not 3|not int"):
+        ADD[kind](sw, 3)
+    (file,) = tmp_path.iterdir()
+    assert not events(file)
+
+
+@pytest.mark.parametrize("step", [3, np.int64(3), np.uint8(3), np.array(3), True])
+@pytest.mark.parametrize("kind", [*KINDS, "curves"])
+def test_step_is_of_any_integer_type(kind, step, tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        ADD[kind](sw, "x", step)
+    steps = {event.step for file in tmp_path.rglob("events*") for event in events(file)}
+    assert steps == {int(step)}
+
+
+@pytest.mark.parametrize("step", [3.0, np.float32(3), "3", [3]], ids=repr)
+@pytest.mark.parametrize("kind", ADD)
+def test_step_that_is_no_integer_is_named_and_nothing_is_logged(kind, step, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(TypeError) as raised:
+        ADD[kind](sw, "x", step)
+    assert str(raised.value) == f"a step is an integer, not {step!r}"
+    (file,) = tmp_path.iterdir()
+    assert not events(file)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(KINDS, 2)))
+def test_tag_of_two_kinds_is_warned_of_once(first, second, tmp_path):
+    with SummaryWriter(tmp_path) as sw, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for kind in (first, first, second, first, second):
+            ADD[kind](sw, "w")
+    (warning,) = caught
+    words = f"tag 'w' is of two kinds, {first} and {second}, and TensorBoard will show neither"
+    assert warning.filename == __file__ and str(warning.message).startswith(words)
+
+
+def test_curves_and_embeddings_may_share_a_tag_with_another_kind(tmp_path, recwarn):
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_histogram("w", [1, 2])
+        sw.add_scalar("w", {"a": 1})
+        sw.add_embedding("w", np.eye(2))
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(
@@ -31,11 +124,12 @@ BOTH_ARRAYS = pytest.mark.parametrize("to_array", [np.array, to_ndarray], ids=["
         *(0.5, 2, True, np.float32(0.5), np.float16(2), np.int64(-3), 2**70, Fraction(1, 4)),
         *(np.array(0.5), np.array([7]), np.array([[0.25]], np.float16)),
         *(mx.nd.array([0.5]), mx.nd.array([[3]], dtype="int32"), mx.np.array(1.5)),
+        *([1], (2.5,), [[3]], [mx.nd.array([4])]),
     ],
     ids=repr,
 )
 def test_scalar_may_be_any_single_number(value, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_scalar("x", value, np.int64(3))
     (event,) = read_log(tmp_path).Scalars("x")
     number = value.asnumpy() if hasattr(value, "asnumpy") else value
@@ -51,7 +145,7 @@ def test_scalar_may_be_any_single_number(value, tmp_path):
     ids=["dict", "pairs"],
 )
 def test_curves_in_one_plot_each_have_a_log(value, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         for named in [value] if isinstance(value, dict) else value:
             sw.add_scalar("accuracy", named, 5)
     for name, number in (("train", 1), ("valid", 2)):
@@ -62,36 +156,72 @@ def test_curves_in_one_plot_each_have_a_log(value, tmp_path):
 @pytest.mark.parametrize(
     "value",
     [
-        *(None, "1", 1j, [1], (1, 2, 3), [[1], [2]], [], np.ones(2), np.array([]), np.array("1")),
-        *(mx.nd.ones(3), {"a": "b"}, ("a", None)),
+        *(None, "1", 1j, (1, 2, 3), [[1], [2]], [], np.ones(2), np.array([]), np.array("1")),
+        *(mx.nd.ones(3), {"a": "b"}, ("a", None), ("a", "b"), ("a",), {"a": 1, "b": [1, 2]}),
     ],
     ids=repr,
 )
-def test_what_is_no_scalar_is_refused_by_its_tag(value, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
+def test_what_is_no_scalar_is_refused_by_its_tag_and_nothing_is_logged(value, tmp_path):
+    with (
+        SummaryWriter(tmp_path) as sw,
+        pytest.raises(ValueError, match="^scalar my_tag: expected (real numbers|one number), not "),
+    ):
         sw.add_scalar("my_tag", value, 0)
+    (file,) = tmp_path.iterdir()
+    assert not events(file)
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [("loss", "../../outside"), ("..", "a"), ("/loss", "a"), ("", "a"), ("a/..", "../b")],
+)
+def test_curve_never_leaves_its_log(tag, name, tmp_path):
+    sw = SummaryWriter(tmp_path / "log")
+    with sw, pytest.raises(ValueError, match="would not lie in a folder of the log"):
+        sw.add_scalar(tag, {"good": 1, name: 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert len(list((tmp_path / "log").iterdir())) == 1
 
 
 def test_exported_scalars_are_those_that_were_added_since_they_were_cleared(tmp_path):
-    with SummaryWriter(str(tmp_path / "logs")) as sw:
+    path = tmp_path / "scalars.json"
+    with SummaryWriter(tmp_path / "logs") as sw:
         sw.add_scalar("x", 1, 0)
         sw.clear_scalar_dict()
-        sw.add_scalar("x", np.array([2]), 1)
+        sw.add_scalar("x", np.array([2]), np.int64(1))
         sw.add_scalar("x", {"a": mx.nd.array([3])}, 2)
-        sw.export_scalars(str(tmp_path / "scalars.json"))
-    exported = json.loads((tmp_path / "scalars.json").read_text())
-    points = {path[len(sw.get_logdir()) :]: points for path, points in exported.items()}
-    assert {path: [point[1:] for point in of_one] for path, of_one in points.items()} == {
-        "/x": [[1, 2.0]],
-        "/x/a": [[2, 3.0]],
+        sw.add_scalar("x", float("nan"), 3)
+        sw.add_scalar("x", -float("inf"))
+        sw.export_scalars(path)
+        _, *scalars = read_log(tmp_path / "logs").Scalars("x")
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is no JSON")
+
+    exported = json.loads(path.read_text(), parse_constant=refuse)
+    times = [event.wall_time for event in scalars]
+    assert exported == {
+        f"{tmp_path}/logs/x": [[times[0], 1, 2.0], [times[1], 3, None], [times[2], None, None]],
+        f"{tmp_path}/logs/x/a": [[pytest.approx(times[0], abs=60), 2, 3.0]],
     }
 
 
-@BOTH_ARRAYS
+def test_exported_scalars_are_whole_or_stay_as_they_were(small_disk):
+    path = small_disk / "scalars.json"
+    path.write_text("before")
+    with SummaryWriter(small_disk.parent / "logs") as sw:
+        for step in range(3000):
+            sw.add_scalar("x", step, step)
+        with pytest.raises(OSError, match="No space left on device"):
+            sw.export_scalars(str(path))
+    assert path.read_text() == "before"
+
+
+@EVERY_ARRAY
 @pytest.mark.parametrize("bins", [7, [-4, -1, 0.5, 4], np.array([-4, 0, 4.5]), "auto", "default"])
 def test_histogram_is_numpys(bins, to_array, tmp_path):
     values = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32).clip(-4, 4)
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_histogram("x", to_array(values), 3, bins=bins)
     (event,) = read_log(tmp_path).Histograms("x")
     histogram = event.histogram_value
@@ -108,8 +238,8 @@ def test_histogram_is_numpys(bins, to_array, tmp_path):
 
 
 def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(tmp_path):
-    values = np.array([1, np.nan, 2, np.inf, 4, -np.inf])
-    with SummaryWriter(str(tmp_path)) as sw, pytest.warns(UserWarning, match="x: 3 ") as caught:
+    values = np.array([1, np.nan, 2, np.inf, 4, -np.inf, 1e39])
+    with SummaryWriter(tmp_path) as sw, pytest.warns(UserWarning, match="x: 4 NaN") as caught:
         sw.add_histogram("x", values, bins=3)
     assert caught[0].filename == __file__
     (event,) = read_log(tmp_path).Histograms("x")
@@ -117,27 +247,152 @@ def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(tmp_path):
     assert (event.histogram_value.num, event.histogram_value.sum) == (3, 7)
 
 
-@pytest.mark.parametrize("values", [np.full(3, np.nan), np.zeros(0), mx.nd.array([np.inf])])
-def test_histogram_of_no_finite_number_is_refused_by_its_tag(values, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
-        sw.add_histogram("my_tag", values)
+def shown_buckets(logdir):
+    """Return the buckets that TensorBoard shows: lower limit, upper limit, count."""
+    (file,) = logdir.iterdir()
+    (event,) = events(file)
+    (value,) = migrate_event(event).summary.value
+    return make_ndarray(value.tensor).tolist()
 
 
-@BOTH_ARRAYS
-@pytest.mark.parametrize("shape", [(800,), (1, 800, 1)])
-def test_audio_comes_back_as_it_went_in(shape, to_array, tmp_path):
-    sound = np.sin(np.arange(800) / 9).astype(np.float32)
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_audio("x", to_array(sound.reshape(shape)), 8000, 3)
-    (event,) = read_log(tmp_path).Audio("x")
+@pytest.mark.parametrize("bins", [1000, "auto", "default"])
+@pytest.mark.parametrize("value", [0.0, 1e-3, -7.0, 1e30, 1e-30])
+def test_histogram_of_a_constant_has_no_width(value, bins, tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_histogram("x", np.full(5, value), bins=bins)
+    value = float(np.float32(value))
+    assert shown_buckets(tmp_path) == [[value, value, 5]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_histogram_of_values_as_close_as_can_be_counts_them(dtype, tmp_path):
+    values = np.array([1, np.nextafter(np.ones((), dtype), 2, dtype=dtype)], dtype)
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_histogram("x", values, bins=1000)
+    assert sum(count for _, _, count in shown_buckets(tmp_path)) == 2
+
+
+LAST_EDGE = 1e-12 * 1.1**772  # of the default bins, but for the outermost
+
+
+@pytest.mark.parametrize(
+    ("values", "bins", "buckets"),
+    [
+        ([5], [0, 1, 2], [[5, 5, 1]]),
+        ([-3, 0.5, 5, 6], [0, 1, 2], [[-3, 1, 2], [1, 6, 2]]),
+        ([-3, 0.5], (0, 1, 2), [[-3, 0.5, 2]]),
+        ([1, 2, 9], np.array([-np.inf, 2, np.inf]), [[1, 2, 1], [2, 9, 2]]),
+        ([-1e25, 1e25], "default", [[-1e25, -LAST_EDGE, 1], [LAST_EDGE, 1e25, 1]]),
+    ],
+)
+def test_values_beyond_the_edges_are_counted_in_the_outermost_buckets(
+    values, bins, buckets, tmp_path
+):
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_histogram("x", values, bins=bins)
+    shown = [bucket for bucket in shown_buckets(tmp_path) if bucket[2]]
+    np.testing.assert_allclose(shown, buckets, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "bins", "words"),
+    [
+        (np.full(3, np.nan), 5, "none of its 3 values is finite"),
+        (np.zeros(0), 5, "none of its 0 values is finite"),
+        (mx.nd.array([np.inf]), "default", "none of its 1 values is finite"),
+        ([1e39], 5, "none of its 1 values is finite in float32"),
+        ([1, 2 + 1j], 5, "expected real numbers, not complex128"),
+        (["1"], 5, "expected real numbers, not <U1"),
+        ([1, None], 5, "expected real numbers, not object"),
+        ([1, 2], 0, "must be positive"),
+        ([1, 2], 2.5, "must be an integer, a string, or an array"),
+        ([1, 2], "no rule", "'no rule' is not a valid estimator"),
+        ([1, 2], [], "edges of bins"),
+        ([1, 2], [1], "edges of bins"),
+        ([1, 2], [2, 1], "edges of bins"),
+        ([1, 2], [0, np.nan, 2], "edges of bins"),
+        ([1, 2], [[0, 1], [1, 2]], "edges of bins"),
+    ],
+)
+def test_what_cannot_be_a_histogram_is_refused_with_the_reason(values, bins, words, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^histogram x: .*{words}"):
+        sw.add_histogram("x", values, bins=bins)
+
+
+def logged_sound(logdir):
+    """Return what TensorBoard plays: samples (N, channels) int16, and its event."""
+    (event,) = read_log(logdir).Audio("x")
     with wave.open(io.BytesIO(event.encoded_audio_string)) as file:
-        assert (file.getnchannels(), file.getframerate()) == (1, 8000)
-        samples = np.frombuffer(file.readframes(800), "<i2")
-    assert (event.step, event.length_frames) == (3, 800)
-    assert abs(samples / 32767 - sound).max() < 1e-4
+        assert file.getframerate() == event.sample_rate
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples.reshape(-1, file.getnchannels()), event
 
 
-@BOTH_ARRAYS
+def draw_sound(shape):
+    sound = np.sin(np.arange(800) / 9 + 0.1)
+    return (sound / abs(sound).max()).reshape(shape)
+
+
+SOUNDS = pytest.mark.parametrize("shape", [(800,), (1, 800, 1), (2, 400)])
+
+
+@EVERY_ARRAY
+@SOUNDS
+@pytest.mark.parametrize(("dtype", "off_by"), [("float64", 1), ("float32", 1), ("float16", 20)])
+def test_audio_comes_back_as_it_went_in(dtype, off_by, shape, to_array, tmp_path):
+    sound = draw_sound(shape)
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_audio("x", to_array(sound.astype(dtype)), 8000, 3)
+    samples, event = logged_sound(tmp_path)
+    channels = 2 if shape == (2, 400) else 1
+    assert (event.step, event.sample_rate, event.length_frames) == (3, 8000, 800 // channels)
+    assert abs(samples - 32767 * sound.reshape(channels, -1).T).max() <= off_by
+
+
+@SOUNDS
+def test_audio_of_16_bits_comes_back_exactly(shape, tmp_path):
+    sound = np.rint(32767 * draw_sound(shape)).astype(np.int16)
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_audio("x", sound)
+    samples, _ = logged_sound(tmp_path)
+    assert (samples.T.ravel() == sound.ravel()).all()
+
+
+def test_minute_of_stereo_sound_is_logged_whole(tmp_path):
+    sound = np.random.default_rng(0).uniform(-1, 1, (2, 60 * 44100))
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_audio("x", sound)
+    samples, _ = logged_sound(tmp_path)
+    assert abs(samples / 32767 - sound.T).max() < 1e-4
+
+
+def test_samples_out_of_range_are_clipped_and_counted(tmp_path):
+    sound = [1.01, -3, np.inf, 1, -1, 0.5]
+    with SummaryWriter(tmp_path) as sw, pytest.warns(UserWarning, match="x: 3 samples") as caught:
+        sw.add_audio("x", sound)
+    assert caught[0].filename == __file__
+    samples, _ = logged_sound(tmp_path)
+    assert samples[:, 0].tolist() == [32767, -32767, 32767, 32767, -32767, 16384]
+
+
+@pytest.mark.parametrize(
+    ("sound", "words"),
+    [
+        (np.zeros((3, 9)), r"\(N,\) or \(2, N\), not \(3, 9\)"),
+        (np.zeros((9, 2)), r"\(N,\) or \(2, N\), not \(9, 2\)"),
+        (np.zeros((2, 0)), r"not \(2, 0\)"),
+        ([], r"not \(0,\)"),
+        ([np.nan, 0, np.nan], "2 of 3 are NaN"),
+        (np.zeros(9, np.int32), "floats in .* or int16, not int32"),
+        (np.zeros(9, complex), "real numbers, not complex128"),
+    ],
+)
+def test_what_is_no_sound_is_refused_by_what_it_is(sound, words, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^audio x: .*{words}"):
+        sw.add_audio("x", sound)
+
+
+@EVERY_ARRAY
 @pytest.mark.parametrize("thresholds", [2, 11, 200])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_precision_recall_curve_is_that_of_the_predictions(
@@ -146,7 +401,7 @@ def test_precision_recall_curve_is_that_of_the_predictions(
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, (40, 5)), rng.random((40, 5)).astype(np.float32)
     weights = rng.random((40, 1)).astype(np.float32) if weighted else np.ones((1, 1))
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         arrays = [to_array(array) for array in (labels, predictions)]
         sw.add_pr_curve("x", *arrays, thresholds, 3, to_array(weights) if weighted else None)
     log = read_log(tmp_path)
@@ -163,16 +418,50 @@ def test_precision_recall_curve_is_that_of_the_predictions(
     np.testing.assert_allclose(make_ndarray(event.tensor_proto), expected, atol=1e-4)
 
 
-def test_precision_recall_curve_of_one_threshold_is_refused_by_its_tag(tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
-        sw.add_pr_curve("my_tag", np.ones(3), np.ones(3), 1)
+@pytest.mark.parametrize(
+    ("labels", "predictions", "more", "words"),
+    [
+        (np.ones(3), np.ones(3), {"num_thresholds": 1}, "1 thresholds are fewer than 2"),
+        (np.arange(10), np.ones(10), {}, "8 of 10 labels are not 0 or 1"),
+        ([0, 1, np.nan], np.ones(3), {}, "1 of 3 labels are not 0 or 1"),
+        (np.ones(3), [-2, 0.5, 7], {}, r"2 of 3 predictions are not in \[0, 1\]"),
+        (np.ones(3), [np.nan, 0.5, 1], {}, r"1 of 3 predictions are not in \[0, 1\]"),
+        (np.ones(3), np.ones(4), {}, r"labels of shape \(3,\), but predictions of \(4,\)"),
+        (np.ones((3, 1)), np.ones(3), {}, r"labels of shape \(3, 1\), but predictions of \(3,\)"),
+        (np.ones(3), np.ones(3), {"weights": [1, -1, np.nan]}, "2 of 3 weights are negative, NaN"),
+        (np.ones(3), np.ones(3), {"weights": [1, 2]}, r"weights of shape \(2,\) for \(3,\)"),
+        (
+            np.ones(3),
+            np.ones(3),
+            {"weights": np.ones((2, 3))},
+            r"weights of shape \(2, 3\) for \(3,\)",
+        ),
+        (np.ones(3), np.ones(3, complex), {}, "real numbers, not complex128"),
+    ],
+)
+def test_what_is_no_precision_recall_curve_is_refused_with_the_reason(
+    labels, predictions, more, words, tmp_path
+):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^curve x: .*{words}"):
+        sw.add_pr_curve("x", labels, predictions, **{"num_thresholds": 5, **more})
 
 
 def test_names_that_are_not_utf8_are_shown_with_replacement_characters(tmp_path):
     odd = os.fsdecode(b"\xff")
-    with SummaryWriter(str(tmp_path / odd)) as sw:
+    with SummaryWriter(tmp_path / odd) as sw:
+        for kind in KINDS:
+            ADD[kind](sw, odd + kind)
         sw.add_text(odd, odd)
-        sw.add_image(odd, np.zeros((2, 2), np.uint8))
+        sw.add_embedding(odd, np.eye(2))
     (tmp_path / odd).rename(tmp_path / "log")  # for TensorBoard, which cannot read it otherwise
-    log = read_log(tmp_path / "log")
-    assert log.Tags()["images"] == ["\ufffd"] and read_text(log, "\ufffd") == "\ufffd"
+    assert log_tags(tmp_path / "log") == {"\ufffd", *(f"\ufffd{kind}" for kind in KINDS)}
+    assert read_text(read_log(tmp_path / "log"), "\ufffd") == "\ufffd"
+    assert (tmp_path / "log" / "\ufffd" / "tensors.bytes").exists()
+
+
+def test_every_import_of_mxboard_gets_the_same_writer(tmp_path):
+    (tmp_path / "other.py").write_text("from mxboard import SummaryWriter\n")
+    code = "import mxcompat, other; print(other.SummaryWriter is mxcompat.SummaryWriter)"
+    env = script_env(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, env=env, capture_output=True, text=True).stdout == "True\n"
