@@ -188,9 +188,9 @@ class SummaryWriter:
         bins : int, str or sequence of float
             How many bins of equal width; or their edges; or one of the rules of
             `numpy.histogram_bin_edges`; or "default", TensorFlow's own 1,549 edges. Values beyond
-            the outermost edges count in the first or last bin, which reaches to the smallest or
-            largest of them. Without edges, values that are all the same in float32 are one bin of
-            no width.
+            the outermost edges count in the first or last bin. Empty bins at both ends are left
+            out; the first of the others begins at the smallest value, the last one ends at the
+            largest. Without edges, values that are the same in float32 are one bin of no width.
 
         Raises
         ------
@@ -570,7 +570,10 @@ def _count(values, low, high, bins):
         # NumPy would spread them over bins of a width that is none of theirs.
         return [values.size], [high]
     counts, edges = np.histogram(values, bins)
-    return counts.tolist(), edges[1:].tolist()
+    # TensorBoard draws the first bin from the smallest value and the last one to the largest, so
+    # that empty ones before and after these would run backwards.
+    first, last = np.flatnonzero(counts)[[0, -1]]
+    return counts[first : last + 1].tolist(), edges[first + 1 : last + 2].tolist()
 
 
 mxboard.SummaryWriter = mxboard.writer.SummaryWriter = SummaryWriter

@@ -4,19 +4,22 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 import wave
 from fractions import Fraction
+from urllib.parse import quote
 
 import mxnet as mx
 import numpy as np
 import pytest
-from conftest import ROOT, read_log, read_text, script_env
+from conftest import ROOT, ask_tensorboard, read_log, read_text, script_env
 from mxboard import SummaryWriter
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.data_compat import migrate_event
 from tensorboard.util.tensor_util import make_ndarray
+
+from pic.browser import serve
 
 
 def test_text_comes_back_as_it_went_in(tmp_path):
@@ -226,11 +229,12 @@ def test_histogram_is_numpys(bins, to_array, tmp_path):
     (event,) = read_log(tmp_path).Histograms("x")
     histogram = event.histogram_value
     if isinstance(bins, str) and bins == "default":
-        assert len(histogram.bucket) == 1548 and sum(histogram.bucket) == 100
-    else:
-        counts, edges = np.histogram(values.astype(float), bins=bins)
-        assert list(histogram.bucket) == counts.tolist()
-        assert list(histogram.bucket_limit) == edges[1:].tolist()
+        positive = np.multiply.accumulate([1e-12, *[1.1] * 773])  # as TensorFlow has them
+        bins = np.concatenate([-positive[::-1], [0], positive])
+    counts, edges = np.histogram(values.astype(float), bins=bins)
+    used = slice(np.flatnonzero(counts)[0], np.flatnonzero(counts)[-1] + 1)
+    assert list(histogram.bucket) == counts[used].tolist()
+    assert list(histogram.bucket_limit) == edges[1:][used].tolist()
     assert (event.step, histogram.num) == (3, 100)
     assert (histogram.min, histogram.max) == (values.min(), values.max())
     assert histogram.sum == pytest.approx(values.sum(), abs=1e-4)
@@ -247,51 +251,64 @@ def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(tmp_path):
     assert (event.histogram_value.num, event.histogram_value.sum) == (3, 7)
 
 
-def shown_buckets(logdir):
-    """Return the buckets that TensorBoard shows: lower limit, upper limit, count."""
-    (file,) = logdir.iterdir()
-    (event,) = events(file)
-    (value,) = migrate_event(event).summary.value
-    return make_ndarray(value.tensor).tolist()
+NEXT_TO_1 = {dtype: np.nextafter(dtype(1), dtype(2)) for dtype in (np.float32, np.float64)}
+# Values, bins, and the buckets that TensorBoard shows of them: lower limit, upper limit, count.
+HISTOGRAMS = {
+    "zeros in bins": (np.zeros(5), 1000, [[0, 0, 5]]),
+    "zeros by a rule": (np.zeros(5), "auto", [[0, 0, 5]]),
+    "zeros by default": (np.zeros(5), "default", [[0, 0, 5]]),
+    "small constant": (np.full(5, 1e-30), 1000, [[1e-30, 1e-30, 5]]),
+    "large constant": (np.full(5, -1e30), 1000, [[-1e30, -1e30, 5]]),
+    "one number": (7, 1000, [[7, 7, 1]]),
+    "neighbors in float64": ([1, NEXT_TO_1[np.float64]], 1000, [[1, 1, 2]]),
+    "beyond an edge": ([5], [0, 1, 2], [[5, 5, 1]]),
+    "beyond both edges": ([-3, 0.5, 5, 6], [0, 1, 2], [[-3, 1, 2], [1, 6, 2]]),
+    "below the first edge": ([-3, 0.5], (0, 1, 2), [[-3, 0.5, 2]]),
+    "edges far away": ([1, 2, 2.5], [-9, -5, 0, 2, 4, 5, 9], [[1, 2, 1], [2, 2.5, 2]]),
+    "infinite edges": ([1, 2, 9], np.array([-np.inf, 2, np.inf]), [[1, 2, 1], [2, 9, 2]]),
+}
 
 
-@pytest.mark.parametrize("bins", [1000, "auto", "default"])
-@pytest.mark.parametrize("value", [0.0, 1e-3, -7.0, 1e30, 1e-30])
-def test_histogram_of_a_constant_has_no_width(value, bins, tmp_path):
-    with SummaryWriter(tmp_path) as sw:
-        sw.add_histogram("x", np.full(5, value), bins=bins)
-    value = float(np.float32(value))
-    assert shown_buckets(tmp_path) == [[value, value, 5]]
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Log HISTOGRAMS; return the buckets that TensorBoard's default loader shows, by tag."""
+    logdir = tmp_path_factory.mktemp("histograms")
+    with SummaryWriter(logdir) as sw:
+        for tag, (values, bins, _) in HISTOGRAMS.items():
+            sw.add_histogram(tag, values, bins=bins)
+        sw.add_histogram("default", [-1e25, -1e-3, 2e-3, 1e25])
+        sw.add_histogram("neighbors in float32", np.array([1, NEXT_TO_1[np.float32]]), bins=1000)
+    with serve(logdir, "--load_fast", "true", "--reload_interval", "1") as url:
+
+        def get(path):
+            return json.loads(ask_tensorboard(url, f"histograms/{path}"))
+
+        deadline = time.monotonic() + 60
+        while len(tags := get("tags").get(".", ())) < len(HISTOGRAMS) + 2:
+            assert time.monotonic() < deadline, f"TensorBoard shows {', '.join(tags)} only"
+            time.sleep(0.1)
+        return {tag: get(f"histograms?run=.&tag={quote(tag)}")[0][2] for tag in tags}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_histogram_of_values_as_close_as_can_be_counts_them(dtype, tmp_path):
-    values = np.array([1, np.nextafter(np.ones((), dtype), 2, dtype=dtype)], dtype)
-    with SummaryWriter(tmp_path) as sw:
-        sw.add_histogram("x", values, bins=1000)
-    assert sum(count for _, _, count in shown_buckets(tmp_path)) == 2
+@pytest.mark.parametrize("tag", HISTOGRAMS)
+def test_histogram_is_shown_from_the_smallest_to_the_largest_value_with_all_between(tag, shown):
+    _, _, buckets = HISTOGRAMS[tag]
+    np.testing.assert_allclose(shown[tag], buckets, rtol=1e-6)
 
 
-LAST_EDGE = 1e-12 * 1.1**772  # of the default bins, but for the outermost
+def test_default_bins_show_small_and_huge_values_together(shown):
+    left, right, counts = np.transpose(shown["default"])
+    assert (left <= right).all() and (left[1:] == right[:-1]).all()
+    full = counts > 0
+    assert counts[full].tolist() == [1, 1, 1, 1]
+    assert (left[full] <= [-1e25, -1e-3, 2e-3, 1e20]).all()
+    assert (right[full] >= [-1e20, -1e-3, 2e-3, 1e25]).all()
+    assert (abs(left - right)[full][1:3] < 2e-4).all()
 
 
-@pytest.mark.parametrize(
-    ("values", "bins", "buckets"),
-    [
-        ([5], [0, 1, 2], [[5, 5, 1]]),
-        ([-3, 0.5, 5, 6], [0, 1, 2], [[-3, 1, 2], [1, 6, 2]]),
-        ([-3, 0.5], (0, 1, 2), [[-3, 0.5, 2]]),
-        ([1, 2, 9], np.array([-np.inf, 2, np.inf]), [[1, 2, 1], [2, 9, 2]]),
-        ([-1e25, 1e25], "default", [[-1e25, -LAST_EDGE, 1], [LAST_EDGE, 1e25, 1]]),
-    ],
-)
-def test_values_beyond_the_edges_are_counted_in_the_outermost_buckets(
-    values, bins, buckets, tmp_path
-):
-    with SummaryWriter(tmp_path) as sw:
-        sw.add_histogram("x", values, bins=bins)
-    shown = [bucket for bucket in shown_buckets(tmp_path) if bucket[2]]
-    np.testing.assert_allclose(shown, buckets, rtol=1e-6)
+def test_neighbors_in_float32_are_counted_apart(shown):
+    first, *_, last = shown["neighbors in float32"]
+    assert (first[2], last[2]) == (1, 1)
 
 
 @pytest.mark.parametrize(
