@@ -43,6 +43,9 @@ READ_EVERY = 50
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CODES = 2000  # test digits whose codes are logged
 
+# The loss of guessing one of ten digits, less one percent: a network that learns is soon below it.
+GUESSING = 0.99 * np.log(10)
+
 LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
 
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -118,8 +121,24 @@ def log_codes(tag, net, images, labels, sw):
     sw.add_embedding(tag, codes, table, images)
 
 
+def warn_if_stuck(net, loss, epoch):
+    """Warn if an epoch ended with a loss no better than guessing; return whether it did."""
+    if loss < GUESSING:
+        return False
+    gradients = [parameter.grad() for parameter in net.collect_params().values()]
+    zero = sum(not gradient.asnumpy().any() for gradient in gradients)
+    warn(
+        f"epoch {epoch} ends with a loss of {loss:.3f}, no better than guessing, and {zero} of "
+        f"{len(gradients)} gradients are all zero: try another --lr"
+    )
+    return True
+
+
 def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
-    """Take a step for each batch, in random order, and log its loss; return the accuracy."""
+    """Take a step for each batch, in random order, and log its loss.
+
+    Returns the accuracy, and the mean loss of the last steps.
+    """
     steps = len(images) // args.batch_size  # drop the last partial batch
     shuffled = rng.permutation(len(images))[: steps * args.batch_size]
     order = nd.array(shuffled.reshape(steps, -1), images.context, dtype="int32")
@@ -140,7 +159,8 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
         if len(unread) < READ_EVERY and batch + 1 < steps:
             continue
         losses, *scores = (nd.stack(*arrays) for arrays in zip(*unread))
-        values = zip(losses.mean(axis=1).asnumpy(), count_correct(*scores).asnumpy())
+        means = losses.mean(axis=1).asnumpy()
+        values = zip(means, count_correct(*scores).asnumpy())
         for seen, (loss, hits) in enumerate(values, start=batch + 1 - len(unread)):
             step = epoch * steps + seen
             sw.add_scalar("cross_entropy", loss, step)
@@ -152,7 +172,7 @@ def train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw):
                 tqdm.write(f"[Epoch {epoch} Batch {seen}] Training: accuracy={accuracy:f}")
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
         unread = []
-    return accuracy
+    return accuracy, means.mean()
 
 
 def make_log_folder(args, kv):
@@ -210,14 +230,16 @@ def main():
             sw.add_graph(net)
             log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
 
+        stuck = False
         for epoch in range(args.epochs):
-            train_acc = train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw)
+            train_acc, loss = train_epoch(net, trainer, images, labels, epoch, args, rng, kv, sw)
             sw.add_scalar("train_acc", train_acc, epoch)
             if kv.rank > 0:
                 continue  # Gradients and weights are the same in all workers.
 
             for name, parameter in net.collect_params().items():
                 sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
+            stuck = stuck or warn_if_stuck(net, loss, epoch)  # once is enough
             print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
 
             correct = count_correct(net(test_images), test_labels)
