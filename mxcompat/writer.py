@@ -33,7 +33,6 @@ from .projector import save_embedding, to_table
 Step = Optional[SupportsIndex]  # an integer of any type
 
 LARGEST_STRIP = 256  # pictures: more of them are a square grid
-LARGEST_FLOAT = np.finfo(np.float32).max  # TensorBoard reads histograms as float32
 # TensorFlow's own: zero, and on both sides of it powers of 1.1 from 1e-12 to 1e20.
 _POSITIVE_EDGES = np.multiply.accumulate([1e-12, *[1.1] * 773])
 DEFAULT_EDGES = np.concatenate([-_POSITIVE_EDGES[::-1], [0], _POSITIVE_EDGES])
@@ -205,10 +204,11 @@ class SummaryWriter:
         values = _to_numbers(subject, values).ravel()
         if isinstance(bins, str) and bins == "default":
             bins = DEFAULT_EDGES
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values.astype(np.float32, copy=False))  # as TensorBoard reads them
         # Where the edges are given, single precision is as exact, and sorted in half the time.
         if not np.ndim(bins) or values.dtype != np.float32:
             values = values.astype(float)
-        finite = np.abs(values) <= LARGEST_FLOAT
         if not finite.any():
             raise ValueError(f"{subject}: none of its {values.size} values is finite in float32")
         if not finite.all():
@@ -513,8 +513,8 @@ class SummaryWriter:
         """Write and return an event; the tags and steps of all methods are checked here."""
         if not isinstance(tag, str):
             raise TypeError(f"a tag is a str, not {tag!r}")
-        summary = Summary(value=[Summary.Value(tag=printable(tag), **value)])
-        event = Event(wall_time=time.time(), step=_to_step(step), summary=summary)
+        event = Event(wall_time=time.time(), step=_to_step(step))
+        event.summary.value.add(tag=printable(tag), **value)
         kinds = self._kinds.setdefault((folder, tag), [kind])
         if kind not in kinds:
             warnings.warn(
@@ -553,8 +553,8 @@ def _to_float(tag, value):
 
 def _check_folder(name):
     """Return a name of a folder in the log, if it is one."""
-    path = Path(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
+    parts = name.split("/")
+    if not parts[0] or ".." in parts or set(parts) <= {"", "."}:
         raise ValueError(f"{name!r}: its files would not lie in a folder of the log")
     return name
 
