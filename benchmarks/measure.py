@@ -127,9 +127,13 @@ def open_mxboard(logdir):
     import mxcompat
 
     import mxboard.writer
+    import numpy as np
 
-    published = importlib.reload(mxboard.writer).SummaryWriter
-    return published(logdir, flush_secs=5, verbose=False)
+    published = importlib.reload(mxboard.writer)
+    make_summary = published.scalar_summary
+    # It makes an array of one element of a number, and of that a float, which NumPy 2 refuses.
+    published.scalar_summary = lambda tag, value: make_summary(tag, np.array(value))
+    return published.SummaryWriter(logdir, flush_secs=5, verbose=False)
 
 
 def tell(**figures):

@@ -511,8 +511,6 @@ class SummaryWriter:
 
     def _add(self, kind, tag, step, folder="", **value):
         """Write and return an event; the tags and steps of all methods are checked here."""
-        if not isinstance(tag, str):
-            raise TypeError(f"a tag is a str, not {tag!r}")
         event = Event(wall_time=time.time(), step=_to_step(step))
         event.summary.value.add(tag=printable(tag), **value)
         kinds = self._kinds.setdefault((folder, tag), [kind])
