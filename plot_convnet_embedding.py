@@ -23,6 +23,7 @@ from pathlib import Path
 
 from common import cli
 from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision, tabulate
+from common.errors import ScriptError
 
 import mxcompat  # makes MXNet and MXBoard run on today's Python
 from mxcompat.files import printable
@@ -75,6 +76,12 @@ def main():
     args = parse_args()
     model = Path(args.model).name
     codes, thumbnails, labels, description = load_codes(args.data_dir, model)
+    if min(codes.shape) < 2:
+        count, size = codes.shape
+        raise ScriptError(
+            "the projector needs 2 or more pictures, and codes of 2 or more numbers; there are "
+            f"{count} and {size}: run get_convnet_codes.py with more pictures or with --code-layer"
+        )
     table, verdict = tabulate(codes, labels, description)
     neighbors = describe_neighbors(codes, labels)
     tag = f"{'resnet_152' if model == DEFAULT_MODEL else printable(model)}_image_codes"

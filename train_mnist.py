@@ -40,6 +40,8 @@ READ_EVERY = 50  # steps between two readings of results: each waits for the dev
 CODES = 2000  # test digits whose codes are logged
 # The projector labels points by the first column that is not all numbers.
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+# The loss of guessing one of ten digits, less one percent: a network that learns is soon below it.
+GUESSING = 0.99 * np.log(10)
 LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
 
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -168,6 +170,19 @@ def log_codes(tag, net, images, labels, sw):
     sw.add_embedding(tag, codes, table, images)
 
 
+def warn_if_stuck(net, loss, epoch):
+    """Warn if an epoch ended with a loss no better than guessing; return whether it did."""
+    if loss < GUESSING:
+        return False
+    gradients = [parameter.grad() for parameter in net.collect_params().values()]
+    zero = sum(not gradient.asnumpy().any() for gradient in gradients)
+    warn(
+        f"epoch {epoch} ends with a loss of {loss:.3f}, no better than guessing, and {zero} of "
+        f"{len(gradients)} gradients are all zero: try another --lr"
+    )
+    return True
+
+
 def train(args):
     """Train, and log everything there is to see."""
     ctx = cli.context("gpu" if args.cuda else "cpu")
@@ -203,6 +218,7 @@ def train(args):
             sw.add_graph(net)
             log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
 
+        stuck = False
         for epoch in range(args.epochs):
             order, batch_labels = draw_batches(images, labels, args.batch_size, rng, kv)
             if is_first:
@@ -217,12 +233,13 @@ def train(args):
                 unit="batch",
                 disable=None if is_first else True,
             )
-            correct = 0
+            correct, losses = 0, []
             results = train_epoch(net, trainer, images, bar, args.batch_size)
             for step, (loss, hits) in enumerate(results):
                 sw.add_scalar("cross_entropy", loss, epoch * len(order) + step)
                 if not np.isfinite(loss):
                     raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
+                losses.append(loss)
                 correct += hits
                 train_acc = correct / (order.shape[1] * (step + 1))
                 if is_first and step > 0 and step % args.log_interval == 0:
@@ -232,6 +249,7 @@ def train(args):
             if is_first:
                 for name, parameter in net.collect_params().items():
                     sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
+                stuck = stuck or warn_if_stuck(net, np.mean(losses[-READ_EVERY:]), epoch)
                 correct = count_correct(net(test_images), test_labels)
                 valid_acc = correct.asscalar() / len(test_images)
                 sw.add_scalar("valid_acc", valid_acc, epoch)

@@ -9,6 +9,7 @@ way alone. Peers need what pyproject.toml lists for benchmarks, in an environmen
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -122,14 +123,17 @@ def compare(job, ways, rounds, read, warm_ups=1):
 
 
 def open_mxboard(logdir):
-    """Open MXBoard's own SummaryWriter, with its own event writer in place of ours."""
+    """Open MXBoard's own SummaryWriter, which mxcompat puts ours in place of."""
     import mxcompat
 
-    import mxboard.event_file_writer
+    import mxboard.writer
+    import numpy as np
 
-    (published,) = mxcompat.SummaryWriter.__bases__
-    mxboard.writer.EventFileWriter = mxboard.event_file_writer.EventFileWriter
-    return published(logdir, flush_secs=5, verbose=False)
+    published = importlib.reload(mxboard.writer)
+    make_summary = published.scalar_summary
+    # It makes an array of one element of a number, and of that a float, which NumPy 2 refuses.
+    published.scalar_summary = lambda tag, value: make_summary(tag, np.array(value))
+    return published.SummaryWriter(logdir, flush_secs=5, verbose=False)
 
 
 def tell(**figures):

@@ -32,23 +32,17 @@ class _EventFile(io.FileIO):
 
 
 class EventFileWriter:
-    """Writes events as MXBoard's own writer does, but at once.
+    """Writes events at once.
 
-    MXBoard's hands them to a thread, which may die or be killed with events that wait. This one
+    MXBoard's own hands them to a thread, which may die or be killed with events that wait. This one
     names its file by process and writer, so that no two share one.
 
     Parameters
     ----------
     logdir : str
         Folder of the event file; made if it is missing.
-    max_queue : int
-        Ignored, for no event waits; kept for compatibility with MXBoard.
-    flush_secs : float
-        Ignored; kept for compatibility with MXBoard.
-    filename_suffix : str, optional
+    filename_suffix : str
         What to end the file's name with.
-    verbose : bool
-        Ignored; kept for compatibility with MXBoard.
 
     Raises
     ------
@@ -62,8 +56,8 @@ class EventFileWriter:
 
     _numbers = itertools.count()
 
-    def __init__(self, logdir, max_queue=10, flush_secs=120, filename_suffix=None, verbose=False):
-        self._logdir, self._suffix = logdir, filename_suffix or ""
+    def __init__(self, logdir, filename_suffix=""):
+        self._logdir, self._suffix = logdir, filename_suffix
         self._lock = threading.Lock()
         self._open()
 
@@ -76,10 +70,6 @@ class EventFileWriter:
         self._records = RecordWriter(self._file)
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def get_logdir(self):
-        """Return the folder of the event file."""
-        return self._logdir
-
     def add_event(self, event):
         """Write an event."""
         if os.getpid() != self._process:
@@ -91,9 +81,6 @@ class EventFileWriter:
             if self._file.closed:
                 raise ValueError(f"{self._file.name} is closed: reopen() goes on in a new file")
             self._records.write(event.SerializeToString())
-
-    def flush(self):
-        """Do nothing, for no event waits."""
 
     def close(self):
         """End the file."""

@@ -14,19 +14,36 @@ JPEG_SIDE, PNG_SIDE = 65_500, 1_000_000  # pixels; libjpeg and libpng refuse mor
 SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
 
 
-def to_pixels(tag, image):
-    """Convert any picture that `add_image` takes to a (N, 1 or 3, H, W) uint8 batch."""
-    image = np.asarray(image)
-    if image.ndim not in (2, 3, 4) or not image.size:
-        raise ValueError(f"image {tag}: {image.shape} is no shape of a picture")
+def to_pixels(subject, image):
+    """Convert an array of numbers, as `add_image` takes it, to a (N, 1 or 3, H, W) uint8 batch.
+
+    Anything else is a `ValueError` that begins with the subject.
+    """
     batch = image.reshape((1,) * (4 - image.ndim) + image.shape)
-    if batch.shape[1] not in (1, 3):
-        raise ValueError(f"image {tag}: a picture has 1 or 3 channels, not {batch.shape[1]}")
-    if batch.dtype != np.uint8:
-        if not (batch.min() >= 0 and batch.max() <= 1):
-            raise ValueError(f"image {tag}: the values of floats lie between 0 and 1")
-        batch = np.rint(batch * 255).astype(np.uint8)
-    return batch
+    if image.ndim not in (2, 3, 4) or not image.size or batch.shape[1] not in (1, 3):
+        advice = _advise(batch.shape) if image.size and image.ndim in (3, 4) else ""
+        raise ValueError(
+            f"{subject}: a picture is (H, W), (C, H, W) or (N, C, H, W), C being 1 or 3 channels, "
+            f"and not {image.shape}{advice}"
+        )
+    if batch.dtype == np.uint8:
+        return batch
+    low, high, largest = batch.min(), batch.max(), 255 if batch.dtype.kind in "iu" else 1
+    if not (low >= 0 and high <= largest):
+        raise ValueError(
+            f"{subject}: a picture has integers from 0 to 255 or floats from 0 to 1, not "
+            f"{batch.dtype} from {low} to {high}"
+        )
+    return (batch if largest == 255 else np.rint(batch * 255)).astype(np.uint8)
+
+
+def _advise(shape):
+    """Say how to convert a (N, H, W, C) batch, or one with an alpha channel."""
+    if shape[3] in (1, 3):
+        return ": convert it by np.moveaxis(image, -1, -3)"
+    if shape[3] == 4:
+        return ": convert it by np.moveaxis(image[..., :3], -1, -3)"
+    return ": convert it by image[..., :3, :, :]" if shape[1] == 4 else ""
 
 
 def make_grid(batch, columns, rows=1, padding=2):

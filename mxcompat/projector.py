@@ -45,7 +45,7 @@ def save_embedding(logdir, name, vectors, table=None, pixels=None):
             path.write_bytes(content)
 
 
-def to_table(tag, labels, count):
+def to_table(subject, labels, count):
     """Return labels as rows of the projector's table, its header first if it has one."""
     labels = list(labels.asnumpy() if hasattr(labels, "asnumpy") else labels)
     is_table = any(isinstance(label, ROWS) for label in labels)
@@ -57,9 +57,13 @@ def to_table(tag, labels, count):
         and all(row and not isinstance(row[0], ROWS) for row in rows)
     ):
         raise ValueError(
-            f"embedding {tag}: labels are {count}, or {count + 1} rows of a table whose first "
+            f"{subject}: labels are {count}, or {count + 1} rows of a table whose first "
             f"names the columns, not {len(rows)} of {sorted(columns)}"
         )
+    # The projector skips empty lines, so that every label after one would move up.
+    rows = [[" ".join(str(cell).split()) or "-" for cell in row] for row in rows]
+    if has_header and len(set(rows[0])) < len(rows[0]):
+        raise ValueError(f"{subject}: two columns of labels have one name, in {rows[0]}")
     # One column has no header: the projector would take it for the first label.
     return rows[1:] if has_header and columns == {1} else rows
 
@@ -82,14 +86,16 @@ def _encode_vectors(vectors):
 
 def _encode_table(table):
     """Encode a table of labels, one line per row, tabs between the cells."""
-    # The projector skips empty lines, so that every label after one would move up.
-    lines = ("\t".join(" ".join(str(cell).split()) or "-" for cell in row) for row in table)
     # A name that comes from the file system may hold bytes that are no text.
-    return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+    return "".join("\t".join(row) + "\n" for row in table).encode(errors="replace")
 
 
 def _list_embedding(entry, path):
-    """Return a log's list of embeddings, read from `path`, with this entry in it once."""
+    """Return a log's list of embeddings, read from `path`, with this entry in it once.
+
+    It keeps what a user added to an earlier entry of its name: bookmarks, labels and pictures in
+    files that are not ours.
+    """
     config = ProjectorConfig()
     if path.exists():
         try:
@@ -97,7 +103,19 @@ def _list_embedding(entry, path):
         except (text_format.ParseError, UnicodeDecodeError) as error:
             message = "not a list of embeddings that TensorBoard could read: delete it"
             raise OSError(errno.EINVAL, message, str(path)) from error
-    others = [other for other in config.embeddings if other.tensor_name != entry.tensor_name]
+    name, others, listed = entry.tensor_name, [], EmbeddingInfo()
+    for each in config.embeddings:
+        if each.tensor_name == name:
+            listed.MergeFrom(each)
+        else:
+            others.append(each)
+    listed.ClearField("tensor_shape")
+    if listed.metadata_path == f"{name}/metadata.tsv":
+        listed.ClearField("metadata_path")
+    ours = (f"{name}/sprite.jpg", f"{name}/sprite.png")  # the latter is MXBoard's
+    if entry.HasField("sprite") or listed.sprite.image_path in ours:
+        listed.ClearField("sprite")
+    listed.MergeFrom(entry)
     config.ClearField("embeddings")
-    config.embeddings.extend([*others, entry])
+    config.embeddings.extend([*others, listed])
     return text_format.MessageToString(config).encode()

@@ -154,6 +154,19 @@ def test_missing_set_is_an_error_before_anything_is_logged(call, tmp_path):
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize(("count", "size"), [(1, 20), (50, 1)])
+def test_codes_the_projector_cannot_show_are_an_error_before_anything_is_logged(
+    count, size, call, tmp_path
+):
+    codes, *others = make_codes(count)
+    save_codes(tmp_path / "data", MODEL, codes[:, :size], *others)
+    with pytest.raises(
+        ScriptError, match=f"2 or more pictures.* there are {count} and {size}: run"
+    ):
+        call(SCRIPT)
+    assert not (tmp_path / "logs").exists()
+
+
 def test_full_disk_ends_in_one_line_and_keeps_the_earlier_embedding(small_disk, tmp_path):
     logdir = small_disk / "logs"
     args = ("--logdir", logdir, "--data-dir", tmp_path)

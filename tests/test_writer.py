@@ -1,87 +1,137 @@
 import io
+import itertools
 import json
-import math
 import os
 import subprocess
 import sys
-import threading
+import time
+import warnings
 import wave
 from fractions import Fraction
+from pathlib import Path
+from urllib.parse import quote
 
-from common.synthetic import CLASSES, draw_class
-
-import cv2
-import google_crc32c
-import mxboard
 import mxnet as mx
 import numpy as np
 import pytest
-from google.protobuf import text_format
-from helpers import ROOT, decode, grid, read_log, read_text, script_env
+from helpers import ROOT, read_log, read_text, script_env
 from mxboard import SummaryWriter
-from mxboard.summary import _make_image
-from mxboard.utils import _prepare_image
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-from tensorboard.plugins.projector import projector_plugin
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.util.tensor_util import make_ndarray
 
-
-def test_two_writers_in_one_folder_never_share_a_file(tmp_path):
-    with SummaryWriter(str(tmp_path)) as first, SummaryWriter(str(tmp_path)) as second:
-        for step in range(100):
-            first.add_scalar("first", step, step)
-            second.add_scalar("second", -step, step)
-    files = list(tmp_path.iterdir())
-    assert len(files) == 2
-    points = [read_log(file).Tags()["scalars"] for file in files]
-    assert sorted(points) == [["first"], ["second"]]
-    for file in files:
-        (tag,) = read_log(file).Tags()["scalars"]
-        sign = 1 if tag == "first" else -1
-        assert [event.value for event in read_log(file).Scalars(tag)] == [
-            sign * step for step in range(100)
-        ]
-
-
-def test_full_disk_is_an_error_of_the_call_that_meets_it_and_leaves_whole_events(small_disk):
-    sw = SummaryWriter(str(small_disk))
-    with pytest.raises(OSError, match="No space left on device.*small_disk/events"):
-        for step in range(100_000):
-            sw.add_scalar("x", step, step)
-    count = step
-    sw.close()
-    steps = [event.step for event in read_log(small_disk).Scalars("x")]
-    assert len(steps) > 100 and steps == list(range(count))
-
-
-def test_log_goes_on_after_an_event_that_found_no_room(small_disk):
-    sw = SummaryWriter(str(small_disk))
-    with pytest.raises(OSError, match="No space left on device"):
-        sw.add_text("too much", "x" * 1_000_000)
-    sw.add_scalar("x", 7, 1)
-    sw.close()
-    assert [event.value for event in read_log(small_disk).Scalars("x")] == [7]
-
-
-def test_folder_that_is_a_file_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError) as raised:
-        SummaryWriter(str(tmp_path / "file"))
-    assert str(raised.value.filename) == str(tmp_path / "file")
+from pic.browser import ask, serve
 
 
 def test_text_comes_back_as_it_went_in(tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_text("notes", "**bold** — 你好")
     assert read_text(read_log(tmp_path), "notes") == "**bold** — 你好"
+
+
+def events(file):
+    """Read the events of a file, but for the version that it begins with."""
+    return [*map(Event.FromString, RawEventFileLoader(str(file)).Load())][1:]
 
 
 def to_ndarray(array):
     return mx.nd.array(array, dtype=array.dtype)
 
 
-BOTH_ARRAYS = pytest.mark.parametrize("to_array", [np.array, to_ndarray], ids=["numpy", "ndarray"])
+EVERY_ARRAY = pytest.mark.parametrize(
+    "to_array",
+    [np.array, to_ndarray, np.ndarray.tolist, tuple, lambda array: [*to_ndarray(array)]],
+    ids=["numpy", "ndarray", "list", "tuple", "list of ndarrays"],
+)
+
+
+# A short call of each method; the first six write one event each.
+ADD = {
+    "scalar": lambda sw, tag, step=None: sw.add_scalar(tag, 1, step),
+    "histogram": lambda sw, tag, step=None: sw.add_histogram(tag, [1, 2], step),
+    "image": lambda sw, tag, step=None: sw.add_image(tag, [[0, 1]], step),
+    "audio": lambda sw, tag, step=None: sw.add_audio(tag, [0.0, 1.0], 8000, step),
+    "text": lambda sw, tag, step=None: sw.add_text(tag, "text", step),
+    "PR curve": lambda sw, tag, step=None: sw.add_pr_curve(tag, [0, 1], [0.1, 0.9], 3, step),
+    "curves": lambda sw, tag, step=None: sw.add_scalar(tag, {"a": 1, "b": 2}, step),
+    "embedding": lambda sw, tag, step=None: sw.add_embedding(tag, np.eye(2), global_step=step),
+}
+KINDS = list(ADD)[:6]
+
+
+def log_tags(logdir):
+    """Return all tags of a log."""
+    tags = read_log(logdir).Tags()
+    return {tag for each in tags.values() if isinstance(each, list) for tag in each}
+
+
+TAGS = ["loss", "loss (train)", "loss [train]", "loss  train ", "a/b: c", "/a", "//", "", "ü", " "]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tag_is_kept_as_it_is_by_every_method(kind, tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        for tag in TAGS:
+            ADD[kind](sw, tag)
+    assert log_tags(tmp_path) == set(TAGS)
+
+
+@pytest.mark.parametrize("kind", ADD)
+def test_tag_that_is_no_str_is_a_type_error_and_nothing_is_logged(kind, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(TypeError, match="not int"):
+        ADD[kind](sw, 3)
+    (file,) = tmp_path.iterdir()
+    assert not events(file)
+
+
+@pytest.mark.parametrize("to_path", [str, Path])
+def test_folders_and_files_may_be_paths(to_path, tmp_path):
+    with SummaryWriter(to_path(tmp_path / "logs")) as sw:
+        for kind in ADD:
+            ADD[kind](sw, kind)
+        sw.export_scalars(to_path(tmp_path / "scalars.json"))
+    assert sw.get_logdir() == f"{tmp_path}/logs"
+    curves = ["scalar", "curves/a", "curves/b"]
+    exported = json.loads((tmp_path / "scalars.json").read_text())
+    assert list(exported) == [f"{tmp_path}/logs/{curve}" for curve in curves]
+
+
+@pytest.mark.parametrize("step", [3, np.int64(3), np.uint8(3), np.array(3), True])
+@pytest.mark.parametrize("kind", [*KINDS, "curves"])
+def test_step_is_of_any_integer_type(kind, step, tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        ADD[kind](sw, "x", step)
+    steps = {event.step for file in tmp_path.rglob("events*") for event in events(file)}
+    assert steps == {int(step)}
+
+
+@pytest.mark.parametrize("step", [3.0, np.float32(3), "3", [3]], ids=repr)
+@pytest.mark.parametrize("kind", ADD)
+def test_step_that_is_no_integer_is_named_and_nothing_is_logged(kind, step, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(TypeError) as raised:
+        ADD[kind](sw, "x", step)
+    assert str(raised.value) == f"a step is an integer, not {step!r}"
+    (file,) = tmp_path.iterdir()
+    assert not events(file)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(KINDS, 2)))
+def test_tag_of_two_kinds_is_warned_of_once(first, second, tmp_path):
+    with SummaryWriter(tmp_path) as sw, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for kind in (first, first, second, first, second):
+            ADD[kind](sw, "w")
+    (warning,) = caught
+    words = f"tag 'w' is of two kinds, {first} and {second}, and TensorBoard will show neither"
+    assert warning.filename == __file__ and str(warning.message).startswith(words)
+
+
+def test_curves_and_embeddings_may_share_a_tag_with_another_kind(tmp_path, recwarn):
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_histogram("w", [1, 2])
+        sw.add_scalar("w", {"a": 1})
+        sw.add_embedding("w", np.eye(2))
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(
@@ -90,11 +140,12 @@ BOTH_ARRAYS = pytest.mark.parametrize("to_array", [np.array, to_ndarray], ids=["
         *(0.5, 2, True, np.float32(0.5), np.float16(2), np.int64(-3), 2**70, Fraction(1, 4)),
         *(np.array(0.5), np.array([7]), np.array([[0.25]], np.float16)),
         *(mx.nd.array([0.5]), mx.nd.array([[3]], dtype="int32"), mx.np.array(1.5)),
+        *([1], (2.5,), [[3]], [mx.nd.array([4])]),
     ],
     ids=repr,
 )
 def test_scalar_may_be_any_single_number(value, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_scalar("x", value, np.int64(3))
     (event,) = read_log(tmp_path).Scalars("x")
     number = value.asnumpy() if hasattr(value, "asnumpy") else value
@@ -110,7 +161,7 @@ def test_scalar_may_be_any_single_number(value, tmp_path):
     ids=["dict", "pairs"],
 )
 def test_curves_in_one_plot_each_have_a_log(value, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         for named in [value] if isinstance(value, dict) else value:
             sw.add_scalar("accuracy", named, 5)
     for name, number in (("train", 1), ("valid", 2)):
@@ -121,45 +172,82 @@ def test_curves_in_one_plot_each_have_a_log(value, tmp_path):
 @pytest.mark.parametrize(
     "value",
     [
-        *(None, "1", 1j, [1], (1, 2, 3), [[1], [2]], [], np.ones(2), np.array([]), np.array("1")),
-        *(mx.nd.ones(3), {"a": "b"}, ("a", None)),
+        *(None, "1", 1j, (1, 2, 3), [[1], [2]], [], np.ones(2), np.array([]), np.array("1")),
+        *(mx.nd.ones(3), {"a": "b"}, ("a", None), ("a", "b"), ("a",), {"a": 1, "b": [1, 2]}),
     ],
     ids=repr,
 )
-def test_what_is_no_scalar_is_refused_by_its_tag(value, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
+def test_what_is_no_scalar_is_refused_by_its_tag_and_nothing_is_logged(value, tmp_path):
+    with (
+        SummaryWriter(tmp_path) as sw,
+        pytest.raises(ValueError, match="^scalar my_tag: expected (real numbers|one number), not "),
+    ):
         sw.add_scalar("my_tag", value, 0)
+    (file,) = tmp_path.iterdir()
+    assert not events(file)
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [("loss", "../../outside"), ("..", "a"), ("/loss", "a"), ("", "a"), ("a/..", "../b")],
+)
+def test_curve_never_leaves_its_log(tag, name, tmp_path):
+    sw = SummaryWriter(tmp_path / "log")
+    with sw, pytest.raises(ValueError, match="would not lie in a folder of the log"):
+        sw.add_scalar(tag, {"good": 1, name: 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert len(list((tmp_path / "log").iterdir())) == 1
 
 
 def test_exported_scalars_are_those_that_were_added_since_they_were_cleared(tmp_path):
-    with SummaryWriter(str(tmp_path / "logs")) as sw:
+    path = tmp_path / "scalars.json"
+    with SummaryWriter(tmp_path / "logs") as sw:
         sw.add_scalar("x", 1, 0)
         sw.clear_scalar_dict()
-        sw.add_scalar("x", np.array([2]), 1)
+        sw.add_scalar("x", np.array([2]), np.int64(1))
         sw.add_scalar("x", {"a": mx.nd.array([3])}, 2)
-        sw.export_scalars(str(tmp_path / "scalars.json"))
-    exported = json.loads((tmp_path / "scalars.json").read_text())
-    points = {path[len(sw.get_logdir()) :]: points for path, points in exported.items()}
-    assert {path: [point[1:] for point in of_one] for path, of_one in points.items()} == {
-        "/x": [[1, 2.0]],
-        "/x/a": [[2, 3.0]],
+        sw.add_scalar("x", float("nan"), 3)
+        sw.add_scalar("x", -float("inf"))
+        sw.export_scalars(path)
+        _, *scalars = read_log(tmp_path / "logs").Scalars("x")
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is no JSON")
+
+    exported = json.loads(path.read_text(), parse_constant=refuse)
+    times = [event.wall_time for event in scalars]
+    assert exported == {
+        f"{tmp_path}/logs/x": [[times[0], 1, 2.0], [times[1], 3, None], [times[2], None, None]],
+        f"{tmp_path}/logs/x/a": [[pytest.approx(times[0], abs=60), 2, 3.0]],
     }
 
 
-@BOTH_ARRAYS
+def test_exported_scalars_are_whole_or_stay_as_they_were(small_disk):
+    path = small_disk / "scalars.json"
+    path.write_text("before")
+    with SummaryWriter(small_disk.parent / "logs") as sw:
+        for step in range(3000):
+            sw.add_scalar("x", step, step)
+        with pytest.raises(OSError, match="No space left on device"):
+            sw.export_scalars(str(path))
+    assert path.read_text() == "before"
+
+
+@EVERY_ARRAY
 @pytest.mark.parametrize("bins", [7, [-4, -1, 0.5, 4], np.array([-4, 0, 4.5]), "auto", "default"])
 def test_histogram_is_numpys(bins, to_array, tmp_path):
     values = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32).clip(-4, 4)
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         sw.add_histogram("x", to_array(values), 3, bins=bins)
     (event,) = read_log(tmp_path).Histograms("x")
     histogram = event.histogram_value
     if isinstance(bins, str) and bins == "default":
-        assert len(histogram.bucket) == 1548 and sum(histogram.bucket) == 100
-    else:
-        counts, edges = np.histogram(values.astype(float), bins=bins)
-        assert list(histogram.bucket) == counts.tolist()
-        assert list(histogram.bucket_limit) == edges[1:].tolist()
+        positive = np.multiply.accumulate([1e-12, *[1.1] * 773])  # as TensorFlow has them
+        bins = np.concatenate([-positive[::-1], [0], positive])
+    counts, edges = np.histogram(values.astype(float), bins=bins)
+    used = slice(np.flatnonzero(counts)[0], np.flatnonzero(counts)[-1] + 1)
+    assert list(histogram.bucket) == counts[used].tolist()
+    assert list(histogram.bucket_limit) == edges[1:][used].tolist()
     assert (event.step, histogram.num) == (3, 100)
     assert (histogram.min, histogram.max) == (values.min(), values.max())
     assert histogram.sum == pytest.approx(values.sum(), abs=1e-4)
@@ -167,8 +255,8 @@ def test_histogram_is_numpys(bins, to_array, tmp_path):
 
 
 def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(tmp_path):
-    values = np.array([1, np.nan, 2, np.inf, 4, -np.inf])
-    with SummaryWriter(str(tmp_path)) as sw, pytest.warns(UserWarning, match="x: 3 ") as caught:
+    values = np.array([1, np.nan, 2, np.inf, 4, -np.inf, 1e39])
+    with SummaryWriter(tmp_path) as sw, pytest.warns(UserWarning, match="x: 4 NaN") as caught:
         sw.add_histogram("x", values, bins=3)
     assert caught[0].filename == __file__
     (event,) = read_log(tmp_path).Histograms("x")
@@ -176,27 +264,166 @@ def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(tmp_path):
     assert (event.histogram_value.num, event.histogram_value.sum) == (3, 7)
 
 
-@pytest.mark.parametrize("values", [np.full(3, np.nan), np.zeros(0), mx.nd.array([np.inf])])
-def test_histogram_of_no_finite_number_is_refused_by_its_tag(values, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
-        sw.add_histogram("my_tag", values)
+NEXT_TO_1 = {dtype: np.nextafter(dtype(1), dtype(2)) for dtype in (np.float32, np.float64)}
+# Values, bins, and the buckets that TensorBoard shows of them: lower limit, upper limit, count.
+HISTOGRAMS = {
+    "zeros in bins": (np.zeros(5), 1000, [[0, 0, 5]]),
+    "zeros by a rule": (np.zeros(5), "auto", [[0, 0, 5]]),
+    "zeros by default": (np.zeros(5), "default", [[0, 0, 5]]),
+    "small constant": (np.full(5, 1e-30), 1000, [[1e-30, 1e-30, 5]]),
+    "large constant": (np.full(5, -1e30), 1000, [[-1e30, -1e30, 5]]),
+    "one number": (7, 1000, [[7, 7, 1]]),
+    "neighbors in float64": ([1, NEXT_TO_1[np.float64]], 1000, [[1, 1, 2]]),
+    "beyond an edge": ([5], [0, 1, 2], [[5, 5, 1]]),
+    "beyond both edges": ([-3, 0.5, 5, 6], [0, 1, 2], [[-3, 1, 2], [1, 6, 2]]),
+    "below the first edge": ([-3, 0.5], (0, 1, 2), [[-3, 0.5, 2]]),
+    "edges far away": ([1, 2, 2.5], [-9, -5, 0, 2, 4, 5, 9], [[1, 2, 1], [2, 2.5, 2]]),
+    "infinite edges": ([1, 2, 9], np.array([-np.inf, 2, np.inf]), [[1, 2, 1], [2, 9, 2]]),
+}
 
 
-@BOTH_ARRAYS
-@pytest.mark.parametrize("shape", [(800,), (1, 800, 1)])
-def test_audio_comes_back_as_it_went_in(shape, to_array, tmp_path):
-    sound = np.sin(np.arange(800) / 9).astype(np.float32)
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_audio("x", to_array(sound.reshape(shape)), 8000, 3)
-    (event,) = read_log(tmp_path).Audio("x")
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Log HISTOGRAMS; return the buckets that TensorBoard's default loader shows, by tag."""
+    logdir = tmp_path_factory.mktemp("histograms")
+    with SummaryWriter(logdir) as sw:
+        for tag, (values, bins, _) in HISTOGRAMS.items():
+            sw.add_histogram(tag, values, bins=bins)
+        sw.add_histogram("default", [-1e25, -1e-3, 2e-3, 1e25])
+        sw.add_histogram("neighbors in float32", np.array([1, NEXT_TO_1[np.float32]]), bins=1000)
+    with serve(logdir) as url:
+
+        def get(path):
+            return json.loads(ask(url, f"plugin/histograms/{path}"))
+
+        deadline = time.monotonic() + 60
+        while len(tags := get("tags").get(".", ())) < len(HISTOGRAMS) + 2:
+            assert time.monotonic() < deadline, f"TensorBoard shows {', '.join(tags)} only"
+            time.sleep(0.1)
+        return {tag: get(f"histograms?run=.&tag={quote(tag)}")[0][2] for tag in tags}
+
+
+@pytest.mark.parametrize("tag", HISTOGRAMS)
+def test_histogram_is_shown_from_the_smallest_to_the_largest_value_with_all_between(tag, shown):
+    _, _, buckets = HISTOGRAMS[tag]
+    np.testing.assert_allclose(shown[tag], buckets, rtol=1e-6)
+
+
+def test_default_bins_show_small_and_huge_values_together(shown):
+    left, right, counts = np.transpose(shown["default"])
+    assert (left <= right).all() and (left[1:] == right[:-1]).all()
+    full = counts > 0
+    assert counts[full].tolist() == [1, 1, 1, 1]
+    assert (left[full] <= [-1e25, -1e-3, 2e-3, 1e20]).all()
+    assert (right[full] >= [-1e20, -1e-3, 2e-3, 1e25]).all()
+    assert (abs(left - right)[full][1:3] < 2e-4).all()
+
+
+def test_neighbors_in_float32_are_counted_apart(shown):
+    first, *_, last = shown["neighbors in float32"]
+    assert (first[2], last[2]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "bins", "words"),
+    [
+        (np.full(3, np.nan), 5, "none of its 3 values is finite"),
+        (np.zeros(0), 5, "none of its 0 values is finite"),
+        (mx.nd.array([np.inf]), "default", "none of its 1 values is finite"),
+        ([1e39], 5, "none of its 1 values is finite in float32"),
+        ([1, 2 + 1j], 5, "expected real numbers, not complex128"),
+        (["1"], 5, "expected real numbers, not <U1"),
+        ([1, None], 5, "expected real numbers, not object"),
+        ([1, 2], 0, "must be positive"),
+        ([1, 2], 2.5, "must be an integer, a string, or an array"),
+        ([1, 2], "no rule", "'no rule' is not a valid estimator"),
+        ([1, 2], [], "edges of bins"),
+        ([1, 2], [1], "edges of bins"),
+        ([1, 2], [2, 1], "edges of bins"),
+        ([1, 2], [0, np.nan, 2], "edges of bins"),
+        ([1, 2], [[0, 1], [1, 2]], "edges of bins"),
+    ],
+)
+def test_what_cannot_be_a_histogram_is_refused_with_the_reason(values, bins, words, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^histogram x: .*{words}"):
+        sw.add_histogram("x", values, bins=bins)
+
+
+def logged_sound(logdir):
+    """Return what TensorBoard plays: samples (N, channels) int16, and its event."""
+    (event,) = read_log(logdir).Audio("x")
     with wave.open(io.BytesIO(event.encoded_audio_string)) as file:
-        assert (file.getnchannels(), file.getframerate()) == (1, 8000)
-        samples = np.frombuffer(file.readframes(800), "<i2")
-    assert (event.step, event.length_frames) == (3, 800)
-    assert abs(samples / 32767 - sound).max() < 1e-4
+        assert file.getframerate() == event.sample_rate
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples.reshape(-1, file.getnchannels()), event
 
 
-@BOTH_ARRAYS
+def draw_sound(shape):
+    sound = np.sin(np.arange(800) / 9)
+    sound[:2] = 1, -1
+    return sound.reshape(shape)
+
+
+SOUNDS = pytest.mark.parametrize("shape", [(800,), (1, 800, 1), (2, 400)])
+
+
+@EVERY_ARRAY
+@SOUNDS
+@pytest.mark.parametrize(("dtype", "off_by"), [("float64", 1), ("float32", 1), ("float16", 20)])
+def test_audio_comes_back_as_it_went_in(dtype, off_by, shape, to_array, tmp_path):
+    sound = draw_sound(shape)
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_audio("x", to_array(sound.astype(dtype)), 8000, 3)
+    samples, event = logged_sound(tmp_path)
+    channels = 2 if shape == (2, 400) else 1
+    assert (event.step, event.sample_rate, event.length_frames) == (3, 8000, 800 // channels)
+    assert abs(samples - 32767 * sound.reshape(channels, -1).T).max() <= off_by
+
+
+@SOUNDS
+def test_audio_of_16_bits_comes_back_exactly(shape, tmp_path):
+    sound = np.rint(32767 * draw_sound(shape)).astype(np.int16)
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_audio("x", sound)
+    samples, _ = logged_sound(tmp_path)
+    assert (samples.T.ravel() == sound.ravel()).all()
+
+
+def test_minute_of_stereo_sound_is_logged_whole(tmp_path):
+    sound = np.random.default_rng(0).uniform(-1, 1, (2, 60 * 44100))
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_audio("x", sound)
+    samples, _ = logged_sound(tmp_path)
+    assert abs(samples / 32767 - sound.T).max() < 1e-4
+
+
+def test_samples_out_of_range_are_clipped_and_counted(tmp_path):
+    sound = [1.01, -3, np.inf, 1, -1, 0.5]
+    with SummaryWriter(tmp_path) as sw, pytest.warns(UserWarning, match="x: 3 samples") as caught:
+        sw.add_audio("x", sound)
+    assert caught[0].filename == __file__
+    samples, _ = logged_sound(tmp_path)
+    assert samples[:, 0].tolist() == [32767, -32767, 32767, 32767, -32767, 16384]
+
+
+@pytest.mark.parametrize(
+    ("sound", "words"),
+    [
+        (np.zeros((3, 9)), r"\(N,\) or \(2, N\), not \(3, 9\)"),
+        (np.zeros((9, 2)), r"\(N,\) or \(2, N\), not \(9, 2\)"),
+        (np.zeros((2, 0)), r"not \(2, 0\)"),
+        ([], r"not \(0,\)"),
+        ([np.nan, 0, np.nan], "2 of 3 are NaN"),
+        (np.zeros(9, np.int32), "floats in .* or int16, not int32"),
+        (np.zeros(9, complex), "real numbers, not complex128"),
+    ],
+)
+def test_what_is_no_sound_is_refused_by_what_it_is(sound, words, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^audio x: .*{words}"):
+        sw.add_audio("x", sound)
+
+
+@EVERY_ARRAY
 @pytest.mark.parametrize("thresholds", [2, 11, 200])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_precision_recall_curve_is_that_of_the_predictions(
@@ -205,7 +432,7 @@ def test_precision_recall_curve_is_that_of_the_predictions(
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, (40, 5)), rng.random((40, 5)).astype(np.float32)
     weights = rng.random((40, 1)).astype(np.float32) if weighted else np.ones((1, 1))
-    with SummaryWriter(str(tmp_path)) as sw:
+    with SummaryWriter(tmp_path) as sw:
         arrays = [to_array(array) for array in (labels, predictions)]
         sw.add_pr_curve("x", *arrays, thresholds, 3, to_array(weights) if weighted else None)
     log = read_log(tmp_path)
@@ -222,486 +449,50 @@ def test_precision_recall_curve_is_that_of_the_predictions(
     np.testing.assert_allclose(make_ndarray(event.tensor_proto), expected, atol=1e-4)
 
 
-def test_precision_recall_curve_of_one_threshold_is_refused_by_its_tag(tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
-        sw.add_pr_curve("my_tag", np.ones(3), np.ones(3), 1)
-
-
-@pytest.mark.parametrize("kind", ["symbol", "block"])
-def test_graph_holds_the_layers_of_a_symbol_or_a_block(kind, tmp_path):
-    net = mx.gluon.nn.HybridSequential(prefix="")
-    net.add(mx.gluon.nn.Dense(3, activation="relu", prefix="one_"))
-    if kind == "symbol":
-        net = net(mx.sym.Variable("data"))
-    else:
-        net.initialize()
-        net.hybridize()
-        net(mx.nd.ones((1, 2)))
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_graph(net)
-    inputs = {node.name: list(node.input) for node in read_log(tmp_path).Graph().node}
-    assert inputs["one_fwd/one_fwd"] == ["data", "one_fwd/one_weight", "one_fwd/one_bias"]
-    assert inputs["one_relu_fwd/one_relu_fwd"] == ["one_fwd/one_fwd"]
-
-
-def test_reopened_writer_goes_on_in_a_new_file(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
-    sw.add_scalar("x", 1, 0)
-    sw.close()
-    sw.reopen()
-    sw.add_scalar("x", 2, 1)
-    sw.close()
-    values = [read_log(file).Scalars("x")[0].value for file in tmp_path.iterdir()]
-    assert sorted(values) == [1, 2]
-
-
-def test_closed_writer_says_so_instead_of_losing_a_point(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
-    sw.close()
-    with pytest.raises(ValueError, match="closed: reopen"):
-        sw.add_scalar("x", 1, 0)
-
-
-def test_what_was_flushed_is_on_the_disk_before_close(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
-    sw.add_scalar("x", 7, 0)
-    sw.flush()
-    assert read_log(tmp_path).Scalars("x")[0].value == 7
-    sw.close()
-
-
 @pytest.mark.parametrize(
-    "shape",
-    [(5, 7), (1, 5, 7), (3, 5, 7), (1, 1, 5, 7), (1, 3, 5, 7), (3, 1, 5, 7), (20, 3, 5, 7)],
-)
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_pictures_are_laid_out_as_by_mxboard(shape, dtype, tmp_path):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, shape).astype(np.uint8)
-    if dtype == "float32":
-        image = image.astype(np.float32) / 255
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_image("array", image, 3)
-        sw.add_image("ndarray", mx.nd.array(image, dtype=dtype), 3)
-    expected = _prepare_image(image).asnumpy().astype(int)
-    log = read_log(tmp_path)
-    for tag in ("array", "ndarray"):
-        (event,) = log.Images(tag)
-        assert event.step == 3
-        pixels = decode(event).astype(int)
-        assert pixels.shape == expected.shape == (event.height, event.width, 3)
-        # MXBoard cuts off what ours rounds.
-        assert abs(pixels - expected).max() <= (dtype == "float32")
-
-
-@pytest.mark.parametrize(
-    "image",
-    [np.zeros(3), np.zeros((2, 4, 4)), np.full((4, 4), 1.5), np.full((4, 4), np.nan)],
-)
-def test_what_is_no_picture_is_refused(image, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError):
-        sw.add_image("x", image)
-
-
-def test_checksum_is_the_one_of_the_format_and_is_computed_in_c():
-    assert google_crc32c.implementation == "c"
-    # RFC 3720, B.4: 32 bytes of zeros; then masked as in TensorFlow's record format.
-    crc = 0x8A9136AA
-    assert masked_crc32c(bytes(32)) == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def test_writer_is_mxboards(tmp_path):
-    assert issubclass(SummaryWriter, mxboard.SummaryWriter)
-
-
-@pytest.mark.parametrize(
-    ("height", "magic", "off_by"),
-    [(293, b"\x89PNG", 0), (294, b"\xff\xd8\xff", 4)],
-    ids=["below", "above"],
-)
-def test_picture_is_logged_exactly_up_to_16_mib_and_as_jpeg_beyond(height, magic, off_by, tmp_path):
-    batch = np.zeros((64, 3, height, 293), np.uint8)
-    batch[:] = np.linspace(0, 255, 293)
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_image("x", batch)
-    (event,) = read_log(tmp_path).Images("x")
-    pixels = decode(event)
-    assert pixels.shape == (8 * height + 18, 8 * 293 + 18, 3) == (event.height, event.width, 3)
-    assert (pixels.size > 16 * 2**20) == (height == 294)
-    assert event.encoded_image_string.startswith(magic)
-    inner = np.s_[8:-8, 8:-8]  # clear of the black border, which JPEG blurs
-    first = pixels[2 : 2 + height, 2 : 2 + 293][inner].astype(int)
-    assert abs(first - batch[0].transpose(1, 2, 0)[inner]).max() <= off_by
-
-
-def test_log_of_pictures_is_no_more_than_a_quarter_larger_than_mxboards(tmp_path):
-    photos = [draw_class(name, 1)[:64, :64].transpose(2, 0, 1) for name in CLASSES]
-    maps = [draw_class(name, 2).mean(axis=2, keepdims=True).transpose(2, 0, 1) for name in CLASSES]
-    for number, batch in enumerate((np.uint8(photos), np.uint8(maps))):
-        with SummaryWriter(str(tmp_path / str(number))) as sw:
-            sw.add_image("x", batch)
-        (event,) = read_log(tmp_path / str(number)).Images("x")
-        expected = len(_make_image(_prepare_image(batch)).encoded_image_string)
-        assert len(event.encoded_image_string) <= 1.25 * expected
-
-
-@pytest.mark.parametrize(("count", "columns"), [(256, 8), (257, 17), (1000, 32), (1024, 32)])
-def test_more_than_256_pictures_are_a_square(count, columns, tmp_path):
-    batch = np.zeros((count, 3, 6, 5), np.uint8)
-    batch[:] = (np.arange(count) % 251)[:, None, None, None]
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_image("x", batch)
-    (event,) = read_log(tmp_path).Images("x")
-    assert (decode(event) == grid(batch, columns)).all()
-
-
-class Projected:
-    """An embedding as TensorBoard's projector reads it."""
-
-    def __init__(self, logdir, name):
-        self.logdir = logdir
-        self.names = [entry.tensor_name for entry in read_projector_config(logdir).embeddings]
-        (self.entry,) = (
-            entry for entry in read_projector_config(logdir).embeddings if entry.tensor_name == name
-        )
-
-    @property
-    def vectors(self):
-        # The plugin's own way of telling raw from text.
-        path = str(self.logdir / self.entry.tensor_path)
-        try:
-            return projector_plugin._read_tensor_tsv_file(path)
-        except UnicodeDecodeError:
-            return projector_plugin._read_tensor_binary_file(path, self.entry.tensor_shape)
-
-    @property
-    def labels(self):
-        # Its browser part skips lines that look empty, and takes a tab in the first for a header.
-        lines = (self.logdir / self.entry.metadata_path).read_text("utf-8").splitlines()
-        assert "\t" not in lines[0]
-        return [line for line in lines if line.strip()]
-
-    @property
-    def sprites(self):
-        """The pictures of the sheet, (side * side, H, W, 3)."""
-        width, height = self.entry.sprite.single_image_dim
-        sheet = cv2.imread(str(self.logdir / self.entry.sprite.image_path))[:, :, ::-1]
-        assert max(sheet.shape) <= 8192
-        side = sheet.shape[0] // height
-        assert sheet.shape == (side * height, side * width, 3)
-        cells = sheet.reshape(side, height, side, width, 3).swapaxes(1, 2)
-        return cells.reshape(side * side, height, width, 3)
-
-
-def read_projector_config(logdir):
-    return text_format.Parse((logdir / "projector_config.pbtxt").read_text(), ProjectorConfig())
-
-
-def smooth_pictures(count, height=24, width=16):
-    """Draw pictures that JPEG hardly changes: each a color that grows brighter downwards."""
-    colors = np.random.default_rng(1).integers(0, 200, (count, 3, 1, 1))
-    return np.broadcast_to(colors + np.arange(height)[:, None], (count, 3, height, width)).astype(
-        np.uint8
-    )
-
-
-@pytest.mark.parametrize("to_array", [np.array, lambda x: mx.nd.array(x, dtype=x.dtype)])
-@pytest.mark.parametrize("count", [1, 10, 16])
-def test_projector_gets_every_vector_with_its_own_label_and_picture(count, to_array, tmp_path):
-    vectors = np.random.default_rng(0).normal(size=(count, 7)).astype(np.float32)
-    labels = np.arange(count, dtype=np.int32) * 3
-    images = smooth_pictures(count)
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_embedding("x", to_array(vectors), to_array(labels), to_array(images))
-    projected = Projected(tmp_path, "x")
-    assert list(projected.entry.tensor_shape) == [count, 7]
-    assert (projected.vectors == vectors).all()
-    assert projected.labels == [str(label) for label in labels]
-    assert len(projected.sprites) == math.ceil(math.sqrt(count)) ** 2
-    sprites = projected.sprites[:count].astype(int)
-    assert abs(sprites - images.transpose(0, 2, 3, 1)).max() <= 8
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_sprites_may_be_gray_or_floats(dtype, tmp_path):
-    images = np.linspace(0, 255, 5 * 8 * 8).reshape(5, 1, 8, 8).astype(np.uint8)
-    logged = images if dtype == "uint8" else images.astype(np.float32) / 255
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_embedding("x", np.ones((5, 2)), images=logged)
-    sprites = Projected(tmp_path, "x").sprites[:5].astype(int)
-    assert abs(sprites - images.transpose(0, 2, 3, 1)).max() <= 8
-
-
-def test_labels_that_are_no_single_word_stay_on_their_own_row(tmp_path):
-    labels = [
-        "a\tb",
-        "c\nd",
-        "e\r\nf",
-        "",
-        " \t",
-        "g\u2028h\x85i",
-        "  j  k ",
-        "你好",
-        "\udcff",
-        7,
-        None,
-    ]
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_embedding("x", np.ones((len(labels), 2)), labels=labels)
-    assert Projected(tmp_path, "x").labels == [
-        *("a b", "c d", "e f", "-", "-", "g h i", "j k", "你好", "?", "7", "None")
-    ]
-
-
-HEADER = ["name", "digit"]
-ROWS = [["a\tb", 7], ["", 8.5], ["c", "x"]]
-
-
-@pytest.mark.parametrize(
-    ("labels", "lines"),
+    ("labels", "predictions", "more", "words"),
     [
-        ([HEADER, *ROWS], ["name\tdigit", "a b\t7", "-\t8.5", "c\tx"]),
-        (np.array([HEADER, *ROWS], object), ["name\tdigit", "a b\t7", "-\t8.5", "c\tx"]),
+        (np.ones(3), np.ones(3), {"num_thresholds": 1}, "1 thresholds are fewer than 2"),
+        (np.arange(10), np.ones(10), {}, "8 of 10 labels are not 0 or 1"),
+        ([0, 1, np.nan], np.ones(3), {}, "1 of 3 labels are not 0 or 1"),
+        (np.ones(3), [-2, 0.5, 7], {}, r"2 of 3 predictions are not in \[0, 1\]"),
+        (np.ones(3), [np.nan, 0.5, 1], {}, r"1 of 3 predictions are not in \[0, 1\]"),
+        (np.ones(3), np.ones(4), {}, r"labels of shape \(3,\), but predictions of \(4,\)"),
+        (np.ones((3, 1)), np.ones(3), {}, r"labels of shape \(3, 1\), but predictions of \(3,\)"),
+        (np.ones(3), np.ones(3), {"weights": [1, -1, np.nan]}, "2 of 3 weights are negative, NaN"),
+        (np.ones(3), np.ones(3), {"weights": [1, 2]}, r"weights of shape \(2,\) for \(3,\)"),
         (
-            np.array([("x", "y"), ("1", "2"), ("3", "4"), ("5", "6")]),
-            ["x\ty", "1\t2", "3\t4", "5\t6"],
+            np.ones(3),
+            np.ones(3),
+            {"weights": np.ones((2, 3))},
+            r"weights of shape \(2, 3\) for \(3,\)",
         ),
-        (
-            mx.nd.array([[0, 1], [2, 3], [4, 5], [6, 7]], dtype="int32"),
-            ["0\t1", "2\t3", "4\t5", "6\t7"],
-        ),
-        ([["name"], ["a"], ["b"], ["c"]], ["a", "b", "c"]),
-        ([("a",), ("b",), ("c",)], ["a", "b", "c"]),
-        (mx.nd.array([[1], [2], [3]], dtype="int32"), ["1", "2", "3"]),
+        (np.ones(3), np.ones(3, complex), {}, "real numbers, not complex128"),
     ],
-    ids=["list", "objects", "strings", "ndarray", "one column", "no header", "ndarray column"],
 )
-def test_labels_in_two_dimensions_are_a_table_whose_first_row_names_the_columns(
-    labels, lines, tmp_path
+def test_what_is_no_precision_recall_curve_is_refused_with_the_reason(
+    labels, predictions, more, words, tmp_path
 ):
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_embedding("x", np.ones((3, 2)), labels=labels)
-    assert (tmp_path / "x" / "metadata.tsv").read_text().splitlines() == lines
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        *(
-            ["a", "b"],
-            list("abcd"),
-            [],
-            np.ones((3, 2)),
-            [HEADER, *ROWS, ROWS[0]],
-            [HEADER, *ROWS[1:]],
-        ),
-        *([HEADER, ["a"], ["b"], ["c"]], [["a", 1], ["b", 2], ["c", 3]], [[], [], [], []]),
-        np.ones((4, 2, 2)),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused_by_the_tag(labels, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError, match="my_tag"):
-        sw.add_embedding("my_tag", np.ones((3, 2)), labels=labels)
-    assert not (tmp_path / "my_tag").exists()
-
-
-def test_logging_a_tag_again_replaces_it_and_keeps_the_others(tmp_path):
-    first, second, other = (np.random.default_rng(seed).normal(size=(9, 3)) for seed in range(3))
-    images = smooth_pictures(9)
-    with SummaryWriter(str(tmp_path)) as sw:
-        # What an older run of MXBoard's own left behind: an entry for each call.
-        for _ in range(2):
-            mxboard.SummaryWriter.add_embedding(sw, "x", first)
-        sw.add_embedding("other", other, labels=list("abcdefghi"), images=images)
-        sw.add_embedding("x", first, labels=list("abcdefghi"), images=images)
-        sw.add_embedding("x", second[:4], labels=list("ABCD"))
-    projected = Projected(tmp_path, "x")
-    assert sorted(projected.names) == ["other", "x"]
-    assert (projected.vectors == second[:4].astype(np.float32)).all()
-    assert projected.labels == list("ABCD")
-    assert not projected.entry.HasField("sprite")
-    kept = Projected(tmp_path, "other")
-    assert (kept.vectors == other.astype(np.float32)).all()
-    assert kept.labels == list("abcdefghi") and len(kept.sprites) == 9
-
-
-def test_step_is_part_of_the_name_as_in_mxboard(tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
-        for step in (None, 0, 12):
-            sw.add_embedding("x", np.ones((2, 2)), labels=["a", "b"], global_step=step)
-    assert Projected(tmp_path, "x").names == ["x", "x_000000", "x_000012"]
-    assert (tmp_path / "x_000012" / "metadata.tsv").read_text() == "a\nb\n"
-
-
-def _late_first_byte_that_is_no_text():
-    # 17 MB of zeros with a line end in them: what makes this raw lies behind what TensorBoard
-    # reads at first, and behind a line of text that holds no number.
-    vectors = np.zeros((17_000, 250), np.float32)
-    vectors[0, 0] = np.frombuffer(b"\0\n\0\0", "<f4")[0]
-    vectors[-1] = -1
-    return vectors
-
-
-@pytest.mark.parametrize(
-    "vectors",
-    [
-        np.zeros((5, 4)),
-        np.full((5, 4), 2.0),  # bytes 0, 0, 0 and 64
-        np.array([[2.0, np.frombuffer(b"\0\n\0A", "<f4")[0]], [1e-30, -1 / 3]]),
-        _late_first_byte_that_is_no_text(),
-    ],
-    ids=["zeros", "twos", "first line is text", "beginning is text"],
-)
-def test_vectors_whose_bytes_pass_for_text_still_arrive(vectors, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_embedding("x", vectors)
-    assert (Projected(tmp_path, "x").vectors == vectors.astype(np.float32)).all()
-
-
-def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(tmp_path):
-    # 130 a side: of 8192 pixels, 63 for each.
-    count, brightness = 16_900, np.arange(16_900) % 251
-    images = np.zeros((count, 1, 10, 80), np.uint8)
-    images[:] = brightness[:, None, None, None]
-    with SummaryWriter(str(tmp_path)) as sw:
-        sw.add_embedding("x", np.ones((count, 2)), images=images)
-    projected = Projected(tmp_path, "x")
-    assert list(projected.entry.sprite.single_image_dim) == [63, 7]
-    centers = projected.sprites[:count, 3, 31, 0].astype(int)
-    # Sprites whose sides are no multiple of JPEG's blocks run into each other a little.
-    assert np.percentile(abs(centers - brightness), 95) <= 8
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"embedding": np.ones(3)},
-        {"embedding": np.ones((0, 3))},
-        {"embedding": np.ones((3, 0))},
-        {"embedding": np.ones((3, 2)), "labels": ["a", "b"]},
-        {"embedding": np.ones((3, 2)), "labels": np.ones((3, 2))},
-        {"embedding": np.ones((3, 2)), "images": np.zeros((2, 3, 4, 4), np.uint8)},
-        {"embedding": np.ones((3, 2)), "images": np.zeros((3, 4, 4), np.uint8)},
-        {"embedding": np.ones((3, 2)), "images": np.zeros((3, 2, 4, 4), np.uint8)},
-        {"embedding": np.ones((3, 2)), "images": np.full((3, 3, 4, 4), 1.5)},
-    ],
-)
-def test_what_does_not_fit_together_is_refused_and_nothing_is_written(arguments, tmp_path):
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(ValueError):
-        sw.add_embedding("x", **arguments)
-    (events,) = tmp_path.iterdir()
-    assert "tfevents" in events.name
-
-
-def test_full_disk_is_an_error_that_leaves_the_earlier_embedding_whole(small_disk):
-    vectors = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
-    with SummaryWriter(str(small_disk)) as sw:
-        sw.add_embedding("x", vectors, labels=range(50))
-        before = {path: path.read_bytes() for path in small_disk.glob("[xp]*/*")}
-        with pytest.raises(OSError, match="No space left on device") as raised:
-            sw.add_embedding("x", np.tile(-vectors, (20, 1)), labels=range(1000))
-    assert raised.value.filename == str(small_disk)
-    assert {path: path.read_bytes() for path in small_disk.glob("[xp]*/*")} == before
-    projected = Projected(small_disk, "x")
-    assert (projected.vectors == vectors).all() and len(projected.labels) == 50
-
-
-@pytest.mark.parametrize("content", [b"embeddings {", b"\xff\xfe"])
-def test_damaged_list_of_embeddings_is_named_and_left_alone(content, tmp_path):
-    path = tmp_path / "projector_config.pbtxt"
-    path.write_bytes(content)
-    with SummaryWriter(str(tmp_path)) as sw, pytest.raises(OSError, match="delete it") as raised:
-        sw.add_embedding("x", np.ones((2, 2)))
-    assert raised.value.filename == str(path)
-    assert path.read_bytes() == content and not (tmp_path / "x").exists()
-
-
-def test_forked_process_is_told_to_open_a_writer_of_its_own(tmp_path):
-    sw = SummaryWriter(str(tmp_path))
-    sw.add_scalar("x", 1, 0)
-    sw.flush()
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            with sw:
-                sw.add_scalar("x", 2, 1)
-        except RuntimeError as error:
-            os.write(write, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    said = os.read(read, 1000).decode()
-    assert f"opened by process {os.getpid()}" in said and f"this is process {child}" in said
-    sw.close()
-    assert [event.value for event in read_log(tmp_path).Scalars("x")] == [1]
-
-
-@pytest.mark.parametrize("tag", ["../x", "/x", "a/../../x", "..", "", "."])
-def test_embedding_never_leaves_its_log(tag, tmp_path):
-    sw = SummaryWriter(str(tmp_path / "log"))
-    with sw, pytest.raises(ValueError, match="would not lie in a folder of the log"):
-        sw.add_embedding(tag, np.eye(2))
-    assert [path.name for path in tmp_path.iterdir()] == ["log"]
-    assert len(list((tmp_path / "log").iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [((0, 1, 4, 4), "no shape"), ((1, 0, 4), "no shape"), ((1, 3_000_000), "3000000 is more")],
-)
-def test_picture_without_pixels_or_with_too_many_is_refused_by_its_tag(shape, words, tmp_path):
-    sw = SummaryWriter(str(tmp_path))
-    with sw, pytest.raises(ValueError, match=f"image grid: .*{words}"):
-        sw.add_image("grid", np.zeros(shape, np.uint8))
-
-
-def test_embeddings_that_are_logged_at_once_are_all_listed(tmp_path):
-    code = f"""
-import sys
-import numpy as np
-import mxcompat
-from mxboard import SummaryWriter
-with SummaryWriter({str(tmp_path)!r}) as sw:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for number in range(10):
-        sw.add_embedding(f"{{sys.argv[1]}}_{{number}}", np.eye(3))
-"""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    others = [
-        subprocess.Popen([sys.executable, "-c", code, name], cwd=ROOT, env=script_env(), **pipes)
-        for name in "ab"
-    ]
-    for other in others:
-        other.stdout.readline()
-    with SummaryWriter(str(tmp_path)) as sw:
-        threads = [
-            threading.Thread(target=sw.add_embedding, args=(f"thread_{number}", np.eye(3)))
-            for number in range(8)
-        ]
-        for other in others:
-            other.stdin.write("\n")
-            other.stdin.flush()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for other in others:
-            other.communicate(timeout=60)
-    config = read_projector_config(tmp_path)
-    expected = {f"{name}_{number}" for name in "ab" for number in range(10)}
-    expected |= {f"thread_{number}" for number in range(8)}
-    assert {each.tensor_name for each in config.embeddings} == expected
-    assert all((tmp_path / each.tensor_path).exists() for each in config.embeddings)
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match=f"^curve x: .*{words}"):
+        sw.add_pr_curve("x", labels, predictions, **{"num_thresholds": 5, **more})
 
 
 def test_names_that_are_not_utf8_are_shown_with_replacement_characters(tmp_path):
     odd = os.fsdecode(b"\xff")
-    with SummaryWriter(str(tmp_path / odd)) as sw:
+    with SummaryWriter(tmp_path / odd) as sw:
+        for kind in KINDS:
+            ADD[kind](sw, odd + kind)
         sw.add_text(odd, odd)
-        sw.add_image(odd, np.zeros((2, 2), np.uint8))
+        sw.add_embedding(odd, np.eye(2))
     (tmp_path / odd).rename(tmp_path / "log")  # for TensorBoard, which cannot read it otherwise
-    log = read_log(tmp_path / "log")
-    assert log.Tags()["images"] == ["\ufffd"] and read_text(log, "\ufffd") == "\ufffd"
+    assert log_tags(tmp_path / "log") == {"\ufffd", *(f"\ufffd{kind}" for kind in KINDS)}
+    assert read_text(read_log(tmp_path / "log"), "\ufffd") == "\ufffd"
+    assert (tmp_path / "log" / "\ufffd" / "tensors.bytes").exists()
+
+
+def test_every_import_of_mxboard_gets_the_same_writer(tmp_path):
+    (tmp_path / "other.py").write_text("from mxboard import SummaryWriter\n")
+    code = "import mxcompat, other; print(other.SummaryWriter is mxcompat.SummaryWriter)"
+    env = script_env(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, env=env, capture_output=True, text=True).stdout == "True\n"
