@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import warnings
 import wave
 from fractions import Fraction
@@ -296,10 +295,7 @@ def shown(tmp_path_factory):
         def get(path):
             return json.loads(ask(url, f"plugin/histograms/{path}"))
 
-        deadline = time.monotonic() + 60
-        while len(tags := get("tags").get(".", ())) < len(HISTOGRAMS) + 2:
-            assert time.monotonic() < deadline, f"TensorBoard shows {', '.join(tags)} only"
-            time.sleep(0.1)
+        tags = get("tags")["."]
         return {tag: get(f"histograms?run=.&tag={quote(tag)}")[0][2] for tag in tags}
 
 
