@@ -1,5 +1,6 @@
 """Event files: a record is written at once and whole, so that nothing can be lost."""
 
+import errno
 import io
 import itertools
 import os
@@ -58,7 +59,7 @@ class EventFileWriter:
 
     def __init__(self, logdir, filename_suffix=""):
         self._logdir, self._suffix = logdir, filename_suffix
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # A signal handler may log while its thread does.
         self._open()
 
     def _open(self):
@@ -80,11 +81,14 @@ class EventFileWriter:
         with self._lock:
             if self._file.closed:
                 raise ValueError(f"{self._file.name} is closed: reopen() goes on in a new file")
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, "the log was deleted", self._file.name)
             self._records.write(event.SerializeToString())
 
     def close(self):
         """End the file."""
-        self._file.close()
+        with self._lock:
+            self._file.close()
 
     def reopen(self):
         """Go on in a new file of the same folder, once closed."""

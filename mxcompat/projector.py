@@ -1,7 +1,10 @@
 """What TensorBoard's projector reads: vectors, their labels and pictures, and a list of all."""
 
 import errno
+import os
 import re
+import secrets
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,11 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
-from .files import atomic_write, read_file
+from .files import locked, part_folder, read_file
 from .images import encode, fit_sprites, make_grid
 
+METADATA, SPRITES = "metadata.tsv", "sprite.jpg"
+OUR_FILES = {METADATA, SPRITES, "sprite.png", "tensors.tsv", "tensors.bytes"}
 ROWS = (list, tuple, np.ndarray)  # what a row of a table of labels may be
 
 
@@ -21,28 +26,44 @@ def save_embedding(logdir, name, vectors, table=None, pixels=None):
     Vectors are (N, D) float32, the table is N rows of cells after a header if it has several
     columns, pixels are (N, C, H, W) uint8.
     """
-    logdir = Path(logdir)
+    logdir, files = Path(logdir), {}
+    # The files of a call lie in a folder of its own, which the list changes to at once: there is no
+    # moment at which the projector could read the vectors of one call and the labels of another.
+    folder = f"{name}/{secrets.token_hex(4)}"
     entry = EmbeddingInfo(tensor_name=name, tensor_shape=vectors.shape)
     file_name, content = _encode_vectors(vectors)
-    entry.tensor_path = f"{name}/{file_name}"
-    files = {entry.tensor_path: content}
+    entry.tensor_path = f"{folder}/{file_name}"
+    files[file_name] = content
     if table is not None:
-        entry.metadata_path = f"{name}/metadata.tsv"
-        files[entry.metadata_path] = _encode_table(table)
+        entry.metadata_path = f"{folder}/{METADATA}"
+        files[METADATA] = _encode_table(table)
     if pixels is not None:
         sprites, columns = fit_sprites(pixels)
         height, width = sprites.shape[2:]
-        entry.sprite.image_path = f"{name}/sprite.jpg"
+        entry.sprite.image_path = f"{folder}/{SPRITES}"
         entry.sprite.single_image_dim.extend([width, height])
-        sheet = make_grid(sprites, columns, rows=columns, padding=0)
-        files[entry.sprite.image_path] = encode(sheet, ".jpg")
+        files[SPRITES] = encode(make_grid(sprites, columns, rows=columns, padding=0), ".jpg")
 
-    # The list is last, so that the projector never hears of files that are not there yet.
-    with atomic_write([logdir / path for path in (*files, PROJECTOR_FILENAME)]) as temporary:
-        files[PROJECTOR_FILENAME] = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
-        (logdir / name).mkdir(parents=True, exist_ok=True)
-        for path, content in zip(temporary, files.values()):
-            path.write_bytes(content)
+    with part_folder(logdir) as part:
+        (part / "files").mkdir()
+        for file_name, content in files.items():
+            (part / "files" / file_name).write_bytes(content)
+        with locked(logdir):
+            config = _list_embedding(entry, logdir / PROJECTOR_FILENAME)
+            (part / PROJECTOR_FILENAME).write_bytes(config)
+            (logdir / name).mkdir(parents=True, exist_ok=True)
+            os.rename(part / "files", logdir / folder)
+            os.replace(part / PROJECTOR_FILENAME, logdir / PROJECTOR_FILENAME)
+            _remove_others(logdir / folder)
+
+
+def _remove_others(folder):
+    """Remove what earlier calls, and killed ones, left beside a folder of files."""
+    for path in folder.parent.iterdir():
+        if re.fullmatch("[0-9a-f]{8}", path.name) and path != folder:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name in OUR_FILES:  # MXBoard's, and ours from when calls had no folder
+            path.unlink()
 
 
 def to_table(subject, labels, count):
@@ -110,12 +131,15 @@ def _list_embedding(entry, path):
         else:
             others.append(each)
     listed.ClearField("tensor_shape")
-    if listed.metadata_path == f"{name}/metadata.tsv":
+    if _is_ours(listed.metadata_path, name):
         listed.ClearField("metadata_path")
-    ours = (f"{name}/sprite.jpg", f"{name}/sprite.png")  # the latter is MXBoard's
-    if entry.HasField("sprite") or listed.sprite.image_path in ours:
+    if entry.HasField("sprite") or _is_ours(listed.sprite.image_path, name):
         listed.ClearField("sprite")
     listed.MergeFrom(entry)
     config.ClearField("embeddings")
     config.embeddings.extend([*others, listed])
     return text_format.MessageToString(config).encode()
+
+
+def _is_ours(path, name):
+    return path.startswith(f"{name}/") and path.rpartition("/")[2] in OUR_FILES

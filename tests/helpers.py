@@ -56,6 +56,21 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
+def find(folder, name):
+    """Return the only file of a name in the folders of a folder, as an embedding's files are."""
+    (path,) = folder.glob(f"*/{name}")
+    return path
+
+
+def files_of(folder):
+    """Return what all files in a folder hold, at any depth, but for the lock that writers share."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
 def read_log(logdir):
     log = EventAccumulator(str(logdir), EVERYTHING)
     log.Reload()

@@ -1,8 +1,13 @@
+import itertools
 import os
+import shutil
+import subprocess
+import sys
+import threading
 
 import google_crc32c
 import pytest
-from helpers import read_log
+from helpers import ROOT, read_log, script_env
 from mxboard import SummaryWriter
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
@@ -95,3 +100,62 @@ def test_forked_process_is_told_to_open_a_writer_of_its_own(tmp_path):
     assert f"opened by process {os.getpid()}" in said and f"this is process {child}" in said
     sw.close()
     assert [event.value for event in read_log(tmp_path).Scalars("x")] == [1]
+
+
+HANDLER = """
+import signal, sys
+import mxcompat
+from mxboard import SummaryWriter
+with SummaryWriter(sys.argv[1]) as sw:
+    handled = []
+    def log(number, frame):
+        handled.append(0)
+        sw.add_scalar("handler", len(handled), len(handled))
+    signal.signal(signal.SIGALRM, log)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+    for step in range(20_000):
+        sw.add_scalar("main", step, step)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(handled))
+"""
+
+
+def test_signal_handler_may_log_while_its_thread_does(tmp_path):
+    command = [sys.executable, "-c", HANDLER, str(tmp_path)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=script_env(), timeout=60
+    )
+    handled = int(result.stdout)
+    log = read_log(tmp_path)
+    assert [event.value for event in log.Scalars("main")] == list(range(20_000))
+    assert len(log.Scalars("handler")) == handled > 10
+
+
+def test_writer_that_is_closed_by_another_thread_says_that_it_is_closed(tmp_path):
+    for _ in range(50):
+        sw = SummaryWriter(tmp_path)
+        thread = threading.Thread(target=sw.close)
+        thread.start()
+        with pytest.raises(ValueError, match="is closed"):
+            for step in itertools.count():
+                sw.add_scalar("x", step, step)
+        thread.join()
+
+
+def test_log_that_was_deleted_is_an_error_of_the_next_call(tmp_path):
+    with SummaryWriter(tmp_path / "log") as sw:
+        sw.add_scalar("x", 1, 0)
+        shutil.rmtree(tmp_path / "log")
+        with pytest.raises(FileNotFoundError, match="the log was deleted.*events.out"):
+            sw.add_scalar("x", 2, 1)
+
+
+def test_event_that_found_no_room_leaves_nothing_behind(small_disk):
+    sw = SummaryWriter(small_disk)
+    sw.add_scalar("x", 1, 0)
+    (file,) = small_disk.iterdir()
+    size = file.stat().st_size
+    with pytest.raises(OSError, match="No space left on device"):
+        sw.add_text("too much", "x" * 1_000_000)
+    assert file.stat().st_size == size
+    sw.close()

@@ -26,6 +26,7 @@ from helpers import (
     centers,
     contents,
     encode,
+    find,
     make_codes,
     paint,
     read_log,
@@ -360,7 +361,7 @@ def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_s
     run_main(*shlex.split(command))
     text = read_text(read_log(tmp_path / "logs"), "codes_data")
     assert "**Not trained:**" in text and "**No photographs:**" in text
-    metadata = (tmp_path / "logs" / "resnet_152_image_codes" / "metadata.tsv").read_text()
+    metadata = find(tmp_path / "logs" / "resnet_152_image_codes", "metadata.tsv").read_text()
     assert metadata.splitlines() == [description.class_names[label] for label in labels]
 
 

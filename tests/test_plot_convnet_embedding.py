@@ -11,6 +11,8 @@ import pytest
 from helpers import (
     assert_one_line_error,
     decode,
+    files_of,
+    find,
     grid,
     make_codes,
     read_log,
@@ -85,7 +87,7 @@ def test_what_the_network_said_of_each_picture_is_logged_and_how_often_it_was_ri
     share = f"{right.sum() / (labels < 2).sum():.1%}"
     assert line == f"{share} of {(labels < 2).sum()} pictures are named right."
     assert line in read_text(read_log(tmp_path / "logs"), "codes_data")
-    header, *rows = (tmp_path / "logs" / TAG / "metadata.tsv").read_text().splitlines()
+    header, *rows = find(tmp_path / "logs" / TAG, "metadata.tsv").read_text().splitlines()
     assert header.split("\t") == ["name", "predicted", "confidence", "correct"]
     assert [row.split("\t")[1] for row in rows] == [f"class {n}" for n in codes.argmax(axis=1)]
     assert [row.endswith("yes") for row in rows] == right.tolist()
@@ -116,7 +118,7 @@ def test_pictures_that_are_all_of_different_classes_have_no_neighbor_figure(call
     save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, description)
     line = call(SCRIPT).out.splitlines()[0]
     assert line == "There is nothing to group: no two pictures are of one class."
-    metadata = (tmp_path / "logs" / TAG / "metadata.tsv").read_text()
+    metadata = find(tmp_path / "logs" / TAG, "metadata.tsv").read_text()
     assert metadata.splitlines() == ["one", "two or more", "three or four", "-"]
 
 
@@ -133,7 +135,7 @@ def test_second_run_replaces_the_embedding_and_keeps_that_of_another_network(
 ):
     save_codes(tmp_path / "data", "mobile", *make_codes(9, seed=1))
     call(SCRIPT, "--model", "some/where/mobile")
-    kept = {path: path.read_bytes() for path in tmp_path.glob("logs/mobile_image_codes/*")}
+    kept = files_of(tmp_path / "logs" / "mobile_image_codes")
     codes, thumbnails, labels, description = make_codes(30, seed=2)
     save_codes(tmp_path / "data", MODEL, codes, thumbnails, labels, description)
     call(SCRIPT)
@@ -141,10 +143,10 @@ def test_second_run_replaces_the_embedding_and_keeps_that_of_another_network(
     assert sorted(re.findall(r'tensor_name: "(.*)"', config)) == ["mobile_image_codes", TAG]
     assert len(kept) == 3 and all(path.read_bytes() == kept[path] for path in kept)
     folder = tmp_path / "logs" / TAG
-    assert (folder / "tensors.bytes").read_bytes() == codes.tobytes()
+    assert find(folder, "tensors.bytes").read_bytes() == codes.tobytes()
     names = [NAMES[label] for label in labels]
-    assert (folder / "metadata.tsv").read_text().splitlines() == names
-    sprites = sprites_of((folder / "sprite.jpg").read_bytes(), 30)
+    assert find(folder, "metadata.tsv").read_text().splitlines() == names
+    sprites = sprites_of(find(folder, "sprite.jpg").read_bytes(), 30)
     assert abs(sprites - thumbnails.transpose(0, 2, 3, 1)).max() <= 4
 
 
@@ -172,14 +174,14 @@ def test_full_disk_ends_in_one_line_and_keeps_the_earlier_embedding(small_disk, 
     args = ("--logdir", logdir, "--data-dir", tmp_path)
     save_codes(tmp_path, MODEL, *make_codes(2))
     assert run_script(SCRIPT, *args).returncode == 0
-    earlier = {path: path.read_bytes() for path in logdir.glob("[rp]*/*")}
+    earlier = files_of(logdir / TAG)
     assert len(earlier) == 3
     # Pictures of one color, so that the grid has room and the codes have not.
     codes, thumbnails, labels, description = make_codes()
     save_codes(tmp_path, MODEL, np.tile(codes, (1, 20)), 0 * thumbnails, labels, description)
     result = run_script(SCRIPT, *args)
     assert_one_line_error(result, 1, "No space left on device", str(logdir), "free some space")
-    assert {path: path.read_bytes() for path in logdir.glob("[rp]*/*")} == earlier
+    assert files_of(logdir / TAG) == earlier
 
 
 def test_help_shows_every_default(capsys):

@@ -8,7 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from helpers import ROOT, script_env
+from helpers import ROOT, files_of, find, script_env
 from mxboard import SummaryWriter
 from tensorboard.plugins.projector import projector_plugin
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
@@ -144,7 +144,7 @@ def test_labels_in_two_dimensions_are_a_table_whose_first_row_names_the_columns(
 ):
     with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((3, 2)), labels=labels)
-    assert (tmp_path / "x" / "metadata.tsv").read_text().splitlines() == lines
+    assert find(tmp_path / "x", "metadata.tsv").read_text().splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,9 @@ def test_logging_a_tag_again_keeps_what_a_user_added_to_its_entry(logged, tmp_pa
         sw.add_embedding("x", np.ones((2, 3)), **logged)
     entry = Projected(tmp_path, "x").entry
     assert list(entry.tensor_shape) == [2, 3] and entry.bookmarks_path == "view.json"
-    assert entry.metadata_path == ("x/metadata.tsv" if logged else "mine.tsv")
-    assert entry.sprite.image_path == ("x/sprite.jpg" if logged else "mine.png")
+    folder = entry.tensor_path.rpartition("/")[0]
+    assert entry.metadata_path == (f"{folder}/metadata.tsv" if logged else "mine.tsv")
+    assert entry.sprite.image_path == (f"{folder}/sprite.jpg" if logged else "mine.png")
     assert list(entry.sprite.single_image_dim) == ([16, 24] if logged else [8, 9])
 
 
@@ -216,7 +217,7 @@ def test_step_is_part_of_the_name_as_in_mxboard(tmp_path):
         for step in (None, 0, np.int64(12), -3):
             sw.add_embedding("x", np.ones((2, 2)), labels=["a", "b"], global_step=step)
     assert Projected(tmp_path, "x").names == ["x", "x_000000", "x_000012", "x_-00003"]
-    assert (tmp_path / "x_000012" / "metadata.tsv").read_text() == "a\nb\n"
+    assert find(tmp_path / "x_000012", "metadata.tsv").read_text() == "a\nb\n"
 
 
 def _late_first_byte_that_is_no_text():
@@ -309,11 +310,11 @@ def test_full_disk_is_an_error_that_leaves_the_earlier_embedding_whole(small_dis
     vectors = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
     with SummaryWriter(str(small_disk)) as sw:
         sw.add_embedding("x", vectors, labels=range(50))
-        before = {path: path.read_bytes() for path in small_disk.glob("[xp]*/*")}
+        before = files_of(small_disk / "x")
         with pytest.raises(OSError, match="No space left on device") as raised:
             sw.add_embedding("x", np.tile(-vectors, (20, 1)), labels=range(1000))
     assert raised.value.filename == str(small_disk)
-    assert {path: path.read_bytes() for path in small_disk.glob("[xp]*/*")} == before
+    assert files_of(small_disk / "x") == before
     projected = Projected(small_disk, "x")
     assert (projected.vectors == vectors).all() and len(projected.labels) == 50
 
@@ -375,3 +376,32 @@ with SummaryWriter({str(tmp_path)!r}) as sw:
     expected |= {f"thread_{number}" for number in range(8)}
     assert {each.tensor_name for each in config.embeddings} == expected
     assert all((tmp_path / each.tensor_path).exists() for each in config.embeddings)
+
+
+RELOG = """
+import itertools, sys
+import numpy as np
+import mxcompat
+from mxboard import SummaryWriter
+with SummaryWriter(sys.argv[1]) as sw:
+    for number in itertools.count():
+        images = np.full((50, 1, 8, 8), number % 256, np.uint8)
+        sw.add_embedding("x", np.full((50, 2), -number - 1.0), [number] * 50, images)
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [1, 2, 5, 9])
+def test_process_that_is_killed_while_it_logs_a_tag_again_leaves_no_mixture(after, tmp_path):
+    command = [sys.executable, "-c", RELOG, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=script_env()) as process:
+        for _ in range(after):
+            process.stdout.readline()
+        process.kill()
+    projected = Projected(tmp_path, "x")
+    numbers = -projected.vectors[:, 0] - 1
+    assert list(map(float, projected.labels)) == numbers.tolist() == [numbers[0]] * 50
+    assert abs(projected.sprites[:50].astype(int) - numbers[0] % 256).max() <= 2
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_embedding("x", np.eye(2))
+    assert len(list((tmp_path / "x").iterdir())) == 1

@@ -20,6 +20,7 @@ from helpers import (
     ROOT,
     assert_one_line_error,
     decode,
+    find,
     grid,
     read_log,
     read_text,
@@ -163,16 +164,16 @@ def test_graph_leads_through_three_dense_layers_and_is_logged_before_the_first_s
 def test_projector_has_the_codes_of_test_digits_before_and_after(tag, low, high, run, tmp_path):
     _, (images, labels), _ = load_mnist(tmp_path, offline=True)
     folder = run.logdir / tag
-    vectors = np.fromfile(folder / "tensors.bytes", "<f4").reshape(2000, 64)
+    vectors = np.fromfile(find(folder, "tensors.bytes"), "<f4").reshape(2000, 64)
     assert (vectors >= 0).all() and vectors.std(axis=0).max() > 0.1  # after a ReLU
-    header, *rows = (folder / "metadata.tsv").read_text().splitlines()
+    header, *rows = find(folder, "metadata.tsv").read_text().splitlines()
     assert header == "digit\tpredicted\tcorrect"
     words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     rows = [row.split("\t") for row in rows]
     assert [row[0] for row in rows] == [words[label] for label in labels[:2000]]
     assert all((row[0] == row[1]) == (row[2] == "yes") for row in rows)
     assert low <= np.mean([row[2] == "yes" for row in rows]) <= high
-    sheet = cv2.imread(str(folder / "sprite.jpg"), cv2.IMREAD_GRAYSCALE)
+    sheet = cv2.imread(str(find(folder, "sprite.jpg")), cv2.IMREAD_GRAYSCALE)
     sprites = sheet.reshape(45, 28, 45, 28).swapaxes(1, 2).reshape(-1, 28, 28)
     assert abs(sprites[:2000] - images[:2000].astype(int)).mean() < 8
 
