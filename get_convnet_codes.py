@@ -25,7 +25,7 @@ from common import cli
 from common.checkpoints import choose_code_layer, load_checkpoint
 from common.codes import DEFAULT_MODEL, Description, save_codes
 from common.datasets import load_output_names, load_pictures, name_labels, shrink, stack_readable
-from common.errors import ScriptError, warn
+from common.errors import ScriptError, visible, warn
 from common.networks import (
     SAMPLE_COUNT,
     Network,
@@ -38,7 +38,6 @@ from common.networks import (
 )
 
 import mxcompat  # makes MXNet run on today's Python
-from mxcompat.files import printable
 
 import mxnet as mx
 import numpy as np
@@ -141,7 +140,7 @@ def tell_what_is_next(args):
         command += ["--model", args.model]
     if args.data_dir != "./data":
         command += ["--data-dir", args.data_dir]
-    print(f"To log them: {shlex.join(map(printable, command))}")
+    print(f"To log them: {shlex.join(map(visible, command))}")
 
 
 def main():

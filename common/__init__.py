@@ -17,8 +17,11 @@ for _number in (signal.SIGINT, signal.SIGTERM):
 import multiprocessing
 import sys
 
-from . import cluster
-from .errors import fail
+try:
+    from . import cluster
+    from .errors import fail
+except ValueError as error:  # tqdm reads its variables when it is imported
+    sys.exit(f"an environment variable TQDM_...: {error}")
 
 # Streams that a shell has closed (>&-) go nowhere, or the log would be opened in their place.
 for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -10,12 +10,11 @@ import shlex
 import signal
 import sys
 
-from mxcompat.files import printable
 from mxcompat.installed import pip_command
 
 import mxnet as mx
 
-from .errors import ScriptError, fail
+from .errors import ScriptError, fail, visible
 
 LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
 
@@ -124,7 +123,7 @@ def context(name):
 
 def tell_how_to_see(logdir):
     """Print the command that opens a log."""
-    print(f"To see it: tensorboard --logdir {shlex.quote(printable(logdir))}")
+    print(f"To see it: tensorboard --logdir {shlex.quote(visible(logdir))}")
     print("To keep the next run apart from this one: --logdir logs/NAME")
 
 

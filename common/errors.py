@@ -17,11 +17,14 @@ class ScriptError(Exception):
         self.status = status
 
 
+def visible(text):
+    """Replace what a terminal would act on, and bytes of a file's name that are no text."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
 def warn(message):
     """Print a line on standard error, beside a progress bar and not through it."""
-    # One line, even if it is about a name with a line end, or with bytes that are no text.
-    line = "".join(each if each.isprintable() else "\ufffd" for each in message)
-    tqdm.write(f"{PROGRAM}: {line}", file=sys.stderr)
+    tqdm.write(f"{PROGRAM}: {visible(message)}", file=sys.stderr)
 
 
 def fail(message, status=1):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from mxcompat.files import part_folder
+from mxcompat.files import part_folder, remove_leftovers
 
 import pooch
 import requests
@@ -104,6 +104,7 @@ def fetch(names, data_dir, offline=False):
     if os.path.exists(data_dir) and not os.path.isdir(data_dir):
         raise ScriptError(f"{data_dir} is a file: choose a folder with --data-dir")
     paths = [Path(data_dir, name) for name in names]
+    remove_leftovers(data_dir)
     wanted = [path for path in paths if not _is_whole(path)]
     damaged = [path for path in wanted if path.exists()]
     failed = dict.fromkeys(wanted, "--offline") if offline else _fetch_all(wanted)
@@ -248,7 +249,12 @@ def _open(url):
     # Some mirrors would unpack a .gz on its way.
     options = {"headers": {"Accept-Encoding": "identity"}, "timeout": SILENCE_SECONDS}
     for _ in range(MOST_REDIRECTS):
-        response = session.get(url, stream=True, **options)
+        try:
+            response = session.get(url, stream=True, **options)
+        except requests.RequestException:
+            raise
+        except OSError as error:  # about certificates that REQUESTS_CA_BUNDLE names
+            raise MirrorError(str(error)) from error
         if not response.is_redirect:
             return response
         response.close()

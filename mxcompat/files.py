@@ -44,7 +44,7 @@ def part_folder(folder):
     """
     part = lock = None
     try:
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         part = tempfile.mkdtemp(prefix=PART_PREFIX, dir=folder)
         lock = os.open(part, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)  # says that it is in use, as long as this process lives
@@ -62,7 +62,8 @@ def part_folder(folder):
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _remove_leftovers(folder):
+def remove_leftovers(folder):
+    """Remove what killed processes left in a folder; what is in use stays."""
     for part in Path(folder).glob(f"{PART_PREFIX}*"):
         try:
             lock = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

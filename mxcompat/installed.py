@@ -35,7 +35,8 @@ def check():
     Raises
     ------
     ImportError
-        Python is too old, MXNet has been imported already, or packages are missing.
+        Python is too old or runs without docstrings, MXNet has been imported already, or packages
+        are missing.
     """
     oldest, newest, current = (
         ".".join(map(str, version[:2]))
@@ -46,6 +47,8 @@ def check():
         raise ImportError(f"{tested}: make the virtual environment with one of those")
     if sys.version_info[:2] > NEWEST_PYTHON:
         warnings.warn(f"{tested}: it may well work", stacklevel=3)
+    if sys.flags.optimize > 1:
+        raise ImportError("MXNet needs docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
     if "mxnet" in sys.modules:
         raise ImportError("mxnet was imported before mxcompat: import mxcompat first")
     packages = [name for name in (*UNRESOLVED, *RESOLVED) if not _is_installed(name)]

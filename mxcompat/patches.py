@@ -11,6 +11,7 @@ import importlib.util
 import math
 import multiprocessing
 import os
+import re
 import struct
 import sys
 import types
@@ -28,6 +29,8 @@ MXBOARD_PROTOS = (
 MODULES_THAT_WRITE_TEXT = (
     *("mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.symbol.symbol", "mxnet.io.io"),
 )
+# Environment variables that MXNet and OpenCV abort on if they hold anything but a number.
+NUMBERS = re.compile(r"OMP_NUM_THREADS|MXNET_\w+_NTHREADS|OPENCV_IO_MAX_IMAGE_\w+")
 ONNX_OPERATOR_SET = 13  # the newest that MXNet exports
 IS_NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 
@@ -67,8 +70,12 @@ def available_cores():
 
 
 def _set_environment():
-    # On an Intel processor MXNet would use half of these.
-    os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
+    # On an Intel processor MXNet would use half of these. OpenMP also takes a number per level.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(available_cores())
+    os.environ["OMP_NUM_THREADS"] = threads.split(",")[0].strip()
+    for name, value in os.environ.items():
+        if NUMBERS.fullmatch(name) and value and not value.isdecimal():
+            raise ImportError(f"the environment variable {name} is {value!r}, and no whole number")
     # Threads that spin while they wait hold on to a core that another program wants: steps then
     # take a hundred times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

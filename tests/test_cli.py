@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from common.cli import folder, image_shape, number
+from common.cli import folder, image_shape, number, tell_how_to_see
 
 import pytest
 from helpers import ROOT, assert_one_line_error, read_log, script_env
@@ -210,3 +210,18 @@ def test_file_that_may_not_be_read_is_named_and_what_can_be_done(tmp_path, unpri
     code = f"def main():\n    open({str(tmp_path / 'secret')!r})"
     result = finish(run_code(code, unprivileged))
     assert_one_line_error(result, 1, "secret: Permission denied: choose another, or change its")
+
+
+def test_names_with_control_characters_do_not_reach_the_terminal(capsys):
+    tell_how_to_see("\x1b]0;x\a")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_variable_of_tqdm_that_is_no_number_ends_in_one_line():
+    command = [sys.executable, str(ROOT / "plot_convnet_embedding.py"), "--help"]
+    env = script_env(TQDM_MININTERVAL="abc")
+    result = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "an environment variable TQDM_...: could not convert string to float: 'abc'\n"
+    )

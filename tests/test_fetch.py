@@ -381,3 +381,21 @@ def test_several_at_once_leave_one_whole_file(mirrors, mirror, data):
     for thread in threads:
         thread.join()
     assert contents(data) == {NAME: CONTENT}
+
+
+def test_certificates_that_are_not_there_are_named(mirrors, data, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nope")
+    mirrors("https://127.0.0.1:9")
+    with pytest.raises(UnavailableError, match="TLS CA certificate bundle.*/nope"):
+        fetch([NAME], data)
+
+
+def test_partial_download_of_a_killed_run_is_removed_by_the_next_that_looks(mirrors, mirror, data):
+    mirrors(mirror[0])
+    fetch([NAME], data)
+    left = data / ".mxcompat-part-of-a-killed-run"
+    left.mkdir()
+    (left / NAME).write_bytes(CONTENT[:99])
+    os.utime(left, (0, 0))
+    fetch([NAME], data)
+    assert contents(data) == {NAME: CONTENT}

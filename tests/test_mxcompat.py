@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import mxcompat
-from mxcompat import installed
+from mxcompat import installed, patches
 
 import flit_core.buildapi
 import mxboard
@@ -56,6 +56,25 @@ def test_every_core_is_used_unless_the_user_says_otherwise():
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     assert run_python(code, env={"OMP_NUM_THREADS": None}).stdout == f"{len(cores)}\n"
     assert run_python(code, env={"OMP_NUM_THREADS": "7"}).stdout == "7\n"
+
+
+def test_first_number_of_a_list_of_threads_is_used():
+    code = "import mxcompat, mxnet, os; print(os.environ['OMP_NUM_THREADS'], mxnet.nd.ones(1).size)"
+    assert run_python(code, env={"OMP_NUM_THREADS": "2, 3"}).stdout == "2 1\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["OMP_NUM_THREADS", "MXNET_CPU_WORKER_NTHREADS", "OPENCV_IO_MAX_IMAGE_PIXELS"]
+)
+def test_variable_that_mxnet_or_opencv_would_abort_on_is_named(name, monkeypatch):
+    monkeypatch.setenv(name, "many")
+    with pytest.raises(ImportError, match=f"{name} is 'many', and no whole number"):
+        patches.prepare()
+
+
+def test_python_without_docstrings_is_told_so():
+    result = run_python("import mxcompat", env={"PYTHONOPTIMIZE": "2"})
+    assert "ImportError: MXNet needs docstrings" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be bound here")
