@@ -21,12 +21,16 @@ ImportError
     that is missing and the command that installs it.
 """
 
-from . import installed, patches
+import platform
+
+from . import arm, installed, patches
 
 __all__ = ["SummaryWriter", "__version__", "available_cores"]
 __version__ = "1.0"
 
 installed.check()
+if (platform.system(), platform.machine()) == ("Linux", "aarch64"):
+    arm.prepare()
 patches.prepare()
 installed.load("mxnet", "mxboard")
 patches.mend()

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 9), (3, 15)
-# Where MXNet 1.9.1 has wheels that work.
-PLATFORMS = {("Linux", "x86_64"), ("Darwin", "x86_64")}
+# Where MXNet 1.9.1 has wheels.
+PLATFORMS = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64")}
 # Import names and what to install. These two must be installed without their dependencies, for
 # MXNet's wheel asks for NumPy 1.
 UNRESOLVED = {"mxnet": "mxnet==1.9.1", "mxboard": "mxboard==0.1.0"}
@@ -25,7 +25,9 @@ RESOLVED = {
     "six": "six",
 }
 # Libraries that MXNet's wheel expects to find on the system, and Debian's packages of them.
-LIBRARIES = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
+LIBRARIES = {"libgomp.so.1": "libgomp1"}
+if platform.machine() == "x86_64":
+    LIBRARIES["libquadmath.so.0"] = "libquadmath0"
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 
 
@@ -123,8 +125,8 @@ def _explain(packages, libraries):
     system, machine = platform.system(), platform.machine()
     if (system, machine) not in PLATFORMS:
         return (
-            "MXNet 1.9.1 has working wheels for Linux on x86-64 and macOS on Intel, and this is "
-            f"{system} on {machine}"
+            "MXNet 1.9.1 has wheels for Linux on x86-64 and 64-bit Arm, and for macOS on Intel; "
+            f"this is {system} on {machine}"
         )
     commands = []
     if libraries:
