@@ -12,7 +12,8 @@ without changing it at all, put ``-m mxcompat`` before its name: ``python -m mxc
 
 The import changes neither signal handlers, hooks, streams nor the start method of processes, and it
 prints nothing. It sets defaults for these environment variables, which MXNet reads once:
-``OMP_NUM_THREADS`` (all available cores) and ``OMP_WAIT_POLICY`` (``PASSIVE``).
+``OMP_NUM_THREADS`` (all available cores) and ``OMP_WAIT_POLICY`` (``PASSIVE``). On Linux on 64-bit
+Arm it imports OpenCV, whose OpenBLAS MXNet uses there.
 
 Raises
 ------

@@ -1,8 +1,8 @@
 """Makes MXNet's wheel for Linux on 64-bit Arm load, which needs libraries that it does not bring.
 
-`libmxnet.so` is linked with the three Arm Performance Libraries below. It calls 51 functions of
-BLAS and LAPACK from the first, and none from the other two. The OpenBLAS in OpenCV's wheel has all
-of these functions under the same names.
+`libmxnet.so` is linked with three libraries of Arm's. It calls 51 functions of BLAS and LAPACK from
+the first of them, and none from the other two. The OpenBLAS in OpenCV's wheel has all of these
+functions under the same names.
 
 The dynamic loader does not search for a library if one that is already loaded has its name (glibc
 compares DT_NEEDED with DT_SONAME). So we load three libraries without code under those names. Each
