@@ -114,13 +114,13 @@ def test_library_is_loaded_from_a_disk_whose_files_may_not_be_executed(tmp_path,
 
 def test_opencv_without_openblas_is_an_error_that_says_what_to_install(tmp_path):
     (tmp_path / "cv2.py").write_text("def __getattr__(name): return 0")
-    code = "from mxcompat import arm; arm.prepare()"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from mxcompat import arm; arm.prepare()"
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, tmp_path],
         capture_output=True,
         text=True,
-        env=script_env(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}"),
-        cwd=tmp_path,
+        env=script_env(),
+        cwd=ROOT,
     )
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: MXNet needs the OpenBLAS in OpenCV's wheel, and ")
