@@ -74,6 +74,13 @@ class PeerWatch:
     """
 
     def __init__(self):
+        from mxnet import runtime  # Importing this module must not import MXNet.
+
+        if not runtime.Features().is_enabled("DIST_KVSTORE"):
+            raise ScriptError(
+                "argument --kv-store: MXNet's wheel for this processor has no parameter server",
+                status=2,
+            )
         check_environment()
         text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_LIMIT))
         if not re.fullmatch(r"[1-9]\d{0,8}", text):

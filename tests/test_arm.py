@@ -10,7 +10,7 @@ from pathlib import Path
 from mxcompat import arm
 
 import pytest
-from conftest import ROOT, script_env
+from helpers import ROOT, script_env
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ELF is the format of Linux")
 
