@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 PYTHONS = (sys.executable, str(ROOT / "benchmarks" / ".venv" / "bin" / "python"))
 # As it is before mxcompat sets what the programs to be measured set themselves.
 ENVIRONMENT = dict(os.environ)
+WIDE_SPREAD = 1.3  # of the seconds of one way, beyond which a machine is not quiet
 PROBE = """
 import importlib, sys
 from importlib.metadata import version
@@ -48,13 +49,18 @@ def run(command, folder):
     """Run a program that is given a folder last."""
     started = time.perf_counter()
     command = [str(part) for part in (*command, folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+    # Peers write hundreds of warnings, which matter only if they fail.
+    with tempfile.TemporaryFile("w+") as errors:
+        options = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "env": ENVIRONMENT}
+        with subprocess.Popen(command, **options) as process:
+            output = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            errors.seek(0)
+            sys.stderr.write(errors.read())
+            raise subprocess.CalledProcessError(process.returncode, command)
     return Run(seconds, usage.ru_maxrss / 1000, output, Path(folder))
 
 
@@ -119,6 +125,11 @@ def compare(job, ways, rounds, read, warm_ups=1):
         spread = f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
         median = statistics.median(seconds[name])
         print(f"| {name} | {median:.3g} | {spread} | {memory[name]:,.0f} MB |", flush=True)
+    widest = max(max(each) / min(each) for each in seconds.values())
+    if widest > WIDE_SPREAD:
+        print(
+            f"\nThe slowest run took {widest:.1f} times as long as the fastest: is it quiet here?"
+        )
     return {name: statistics.median(each) for name, each in ratios.items()}, results
 
 

@@ -48,10 +48,8 @@ def make_block(symbol, params, image_shape, ctx, source):
     Copies, because MXNet rearranges the weights of a running network in place: another one that
     shared them would give wrong codes.
     """
-    fit_params(symbol, params, image_shape, source)
-    symbol, params = rewrite_batch_norms(symbol, params, image_shape)
     symbol = mx.sym.flatten(symbol)
-    shapes, (_, size) = infer_params(symbol, image_shape)
+    shapes, (_, size) = fit_params(symbol, params, image_shape, source)
     block = gluon.SymbolBlock(symbol, mx.sym.var("data", dtype="float32"))
     for name, parameter in block.collect_params().items():
         parameter.shape = shapes[name]
@@ -200,6 +198,7 @@ def quantize(block, images):
     symbol = block(mx.sym.var("data"))
     # Copies, because MXNet rearranges weights in place.
     params = {name: each.data().copy() for name, each in block.collect_params().items()}
+    symbol, params = rewrite_batch_norms(symbol, params, images.shape[1:])
     args, states = (
         {name: params[name] for name in names if name != "data"}
         for names in (symbol.list_arguments(), symbol.list_auxiliary_states())
