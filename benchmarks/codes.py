@@ -309,9 +309,7 @@ def compare(data_dir, count, rounds):
     from common.networks import mean_cosine
 
     _, _, expected = results["ours float32"]
-    print(
-        f"\n| | set-up, seconds | whole command, {WHOLE:,} pictures | cosine with ours in float32 |"
-    )
+    print(f"\n| | set-up, seconds | all of {WHOLE:,} pictures | cosine with ours in float32 |")
     print("| --- | --- | --- | --- |")
     for way, (setup, seconds, codes) in results.items():
         cosine, whole = mean_cosine(codes, expected), setup + WHOLE * seconds / len(codes)

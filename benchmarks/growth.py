@@ -55,7 +55,7 @@ def compare_sizes(job, counts, command, written, rounds):
     above = [seconds[count] - seconds[LEAST] for count in counts]
     exponent, _ = np.polyfit(np.log(counts), np.log(above), 1)
     print(
-        f"\n| {job} | seconds more than for {LEAST} | MB more than for {counts[0]:,} | codes, MB more |"
+        f"\n| {job} | seconds more than for {LEAST} | MB more than for {counts[0]:,} | codes, MB |"
     )
     print("| --- | --- | --- | --- |")
     for count, extra in zip(counts, above):

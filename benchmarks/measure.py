@@ -127,9 +127,7 @@ def compare(job, ways, rounds, read, warm_ups=1):
         print(f"| {name} | {median:.3g} | {spread} | {memory[name]:,.0f} MB |", flush=True)
     widest = max(max(each) / min(each) for each in seconds.values())
     if widest > WIDE_SPREAD:
-        print(
-            f"\nThe slowest run took {widest:.1f} times as long as the fastest: is it quiet here?"
-        )
+        print(f"\nThe same took {widest:.1f} times as long at times: is the machine quiet?")
     return {name: statistics.median(each) for name, each in ratios.items()}, results
 
 
