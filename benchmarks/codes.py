@@ -23,7 +23,6 @@ import numpy as np
 
 COUNT, QUICK_COUNT, BATCH, SIDE = 128, 64, 32, 224
 WHOLE = 2304  # pictures of a whole command
-WHOLE = 2304  # pictures of a whole command
 CALIBRATION = 64  # pictures
 CODE_LAYER = "dense0_fwd_output"
 CORES = len(os.sched_getaffinity(0))
