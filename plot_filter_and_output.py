@@ -16,6 +16,8 @@ Your own picture, or the first convolution of your own MXNet checkpoint:
 
     python plot_filter_and_output.py --image PATH
     python plot_filter_and_output.py --model PREFIX
+
+The checkpoint's network is on the Graphs page, as a run that is called like the checkpoint.
 """
 
 from pathlib import Path
@@ -121,6 +123,11 @@ def main():
         for layer in layers:
             sw.add_image(f"{layer.name}_weight", scale_each(layer.weight))
             sw.add_image(f"{layer.name}_output", scale_each(convolve(layer, picture, ctx)))
+    if args.model:
+        # TensorBoard keeps the last graph of a run, so that this one has a run of its own.
+        shape = (1, layer.weight.shape[1], *picture.shape[1:])
+        with SummaryWriter(f"{args.logdir}/{Path(args.model).name}") as sw:
+            sw.add_graph(checkpoint.symbol, {"data": shape})
 
     cli.tell_how_to_see(args.logdir)
 

@@ -215,7 +215,7 @@ def train(args):
         net(images[:1])  # The first forward pass is what draws the graph.
         share_weights(trainer)
         if is_first:
-            sw.add_graph(net)
+            sw.add_graph(net, {"data": images[:1].shape})
             log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
 
         stuck = False

@@ -1,19 +1,16 @@
 """A symbol as TensorBoard's graph."""
 
-import functools
 import json
 import re
+from collections import Counter, defaultdict
+from posixpath import basename, dirname, join
 
 import mxnet as mx
-from tensorboard.compat.proto.attr_value_pb2 import AttrValue
 from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
-# What MXNet calls the inputs of a network, and what the names of parameters end with.
-INPUT = re.compile(r"data\d*$")
-PARAMETER = re.compile(r".*(weight|bias|gamma|beta|mean|var)$")
-# Arguments through which an operator takes data; its other arguments are its own.
-DATA_ARGUMENTS = {"data", "lhs", "rhs", "args"}
+# Where a name may be split: not after an underscore that begins a word, as in _plus0, and not
+# before a digit, for conv_1 and conv_2 are two layers, and not two parts of one.
+BREAK = re.compile(r"(?<=[^_/])_(?=[^\d/])")
 
 
 def get_symbol(net):
@@ -27,59 +24,91 @@ def get_symbol(net):
     return net._cached_graph[1]
 
 
-def to_graph(symbol):
+def to_graph(symbol, input_shapes=None):
     """Convert a symbol to TensorBoard's graph.
-
-    TensorBoard draws a box around the nodes that have the same name before a slash: around each
-    operator, ``NAME/NAME``, and its parameters, ``NAME/PARAMETER``. The inputs of the network, and
-    parameters that several operators share, stand by themselves.
 
     Parameters
     ----------
     symbol : mxnet.sym.Symbol
         The network.
+    input_shapes : dict, optional
+        Shapes of inputs by their names.
 
     Returns
     -------
     GraphDef
-        A node for each of the symbol's, in its order, with the attributes as JSON in ``param``.
+        A node for each of the symbol's, in its order, with its attributes, and with the shapes of
+        its outputs as far as MXNet can infer them.
+
+    Raises
+    ------
+    ValueError
+        The network has no input of such a name.
     """
-    nodes = json.loads(symbol.tojson())["nodes"]
-    uses = [[] for _ in nodes]
-    for user in nodes:
-        for position, (index, *_) in enumerate(user["inputs"]):
-            uses[index].append((user, position))
-    names = [_path(*each) for each in zip(nodes, uses)]
+    input_shapes = dict(input_shapes or {})
+    for name in input_shapes:
+        if name not in symbol.list_arguments():
+            raise ValueError(f"the network has no input {name}")
+    # Every output of every node is one of its heads, by which shapes find their nodes.
+    internals = symbol.get_internals()
+    saved = json.loads(internals.tojson())
+    names = _to_paths(saved["nodes"])
     graph = GraphDef()
-    for node, name in zip(nodes, names):
-        inputs = [names[index] for index, *_ in node["inputs"]]
-        converted = NodeDef(name=name, op=node["op"], input=inputs)
-        if "attrs" in node:
-            # TensorBoard would show quotation marks with backslashes.
-            attributes = json.dumps(node["attrs"], sort_keys=True).replace('"', " ")
-            converted.attr["param"].CopyFrom(AttrValue(s=attributes.encode()))
-        graph.node.append(converted)
+    for node, name in zip(saved["nodes"], names):
+        converted = graph.node.add(name=name, op=node["op"])
+        for source, output, *_ in node["inputs"]:
+            converted.input.append(f"{names[source]}:{output}" if output else names[source])
+        for key, value in node.get("attrs", {}).items():
+            converted.attr[key].s = value.encode()
+    for (index, *_), shape in zip(saved["heads"], _infer_shapes(internals, input_shapes)):
+        listed = graph.node[index].attr["_output_shapes"].list.shape.add(unknown_rank=not shape)
+        for size in shape or ():
+            listed.dim.add(size=size if size > 0 else -1)  # MXNet's 0 and TensorBoard's -1: unknown
     return graph
 
 
-def _path(node, uses):
-    """Name a node, given the nodes that use it, each with the position among its inputs."""
-    name = node["name"]
-    if node["op"] != "null":
-        return f"{name}/{name}"
-    if len(uses) == 1:
-        ((user, position),) = uses
-        arguments = _arguments(user["op"])
-        argument = arguments[min(position, len(arguments) - 1)]
-        is_parameter = PARAMETER.match(name) or "__lr_mult__" in node.get("attrs", ())
-        if is_parameter or not (INPUT.match(name) or argument in DATA_ARGUMENTS):
-            return f"{user['name']}/{name}"
-    return name
+def _infer_shapes(internals, input_shapes):
+    """Return the shape of each output, as far as it can be known; one that cannot is empty."""
+    try:
+        _, shapes, _ = internals.infer_shape_partial(**input_shapes)
+    except mx.MXNetError:  # The network does not take inputs of these shapes.
+        return [()] * len(internals.list_outputs())
+    return shapes
 
 
-@functools.lru_cache(None)
-def _arguments(operator):
-    """Return the names of the arguments that an operator takes as inputs."""
-    known = mx.operator.get_operator_arguments(operator)
-    names = [name for name, kind in zip(known.names, known.types) if "Symbol" in kind]
-    return names or ["data", "other"]
+def _to_paths(nodes):
+    """Name each node by a path; TensorBoard draws a box around those that begin alike.
+
+    What several names begin with is a box if an operator is among them: dense0_weight and
+    dense0_fwd are in the box dense0 as weight and fwd; but running_mean and running_var are two
+    parameters, and running is nothing. Each operator is in a box of its own, LAYER/fwd as Gluon
+    calls it or else NAME/NAME: a node cannot have the name of a box that holds its parameters, and
+    nodes called relu0, relu1, ... are taken out of the network by TensorBoard, as a series.
+    """
+    longer, operators = defaultdict(set), set()  # by beginning: the next longer ones; those of one
+    for node in nodes:
+        name = node["name"]
+        begins = [*(name[: match.start()] for match in BREAK.finditer(name)), name]
+        for begin, following in zip(begins, [*begins[1:], name]):
+            longer[begin].add(following)
+        if node["op"] != "null":
+            operators.update(begins)
+    boxes = {begin for begin in operators if len(longer[begin]) > 1}
+    boxes.update(name[:-4] for name in operators if name.endswith("_fwd"))
+
+    paths, layers, seen = [], set(), Counter()
+    for node in nodes:
+        path = BREAK.sub(lambda m: "/" if m.string[: m.start()] in boxes else "_", node["name"])
+        if node["op"] == "null":
+            layers.add(dirname(path))
+        else:
+            if path.startswith("_") and node["inputs"]:
+                # Named by MXNet, as the sums of ResNet are: it goes beside the layer before it.
+                box = dirname(dirname(paths[max(index for index, *_ in node["inputs"])]))
+                path = join(dirname(box) if box in layers else box, path)
+            if basename(path) != "fwd":
+                path = join(path, basename(path))
+        # The nodes of a layer that is used twice have one name, and TensorBoard would draw one.
+        seen[path] += 1
+        paths.append(path if seen[path] == 1 else f"{path}_{seen[path]}")
+    return paths

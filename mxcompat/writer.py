@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 import wave
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, SupportsIndex, Union
 
@@ -482,13 +482,18 @@ class SummaryWriter:
             pixels = to_pixels(subject, images)
         save_embedding(self._logdir, name, vectors, table, pixels)
 
-    def add_graph(self, net: Any) -> None:
+    def add_graph(
+        self, net: Any, input_shapes: Optional[Mapping[str, Sequence[int]]] = None
+    ) -> None:
         """Log a network as a graph; TensorBoard shows the last one of a log.
 
         Parameters
         ----------
         net : mxnet.sym.Symbol or mxnet.gluon.HybridBlock
             A block must be hybridized, and have run once since.
+        input_shapes : dict, optional
+            Shapes of the network's inputs by their names; a block's only input is ``data``. From
+            these MXNet infers the shapes that edges carry; those that it cannot are left out.
 
         Raises
         ------
@@ -496,12 +501,14 @@ class SummaryWriter:
             The block has not been hybridized, or has not run since.
         TypeError
             It is neither a symbol nor a block that can be hybridized.
+        ValueError
+            The network has no input of such a name.
 
         Examples
         --------
-        >>> sw.add_graph(net)
+        >>> sw.add_graph(net, {"data": (1, 3, 224, 224)})
         """
-        graph = to_graph(get_symbol(net)).SerializeToString()
+        graph = to_graph(get_symbol(net), input_shapes).SerializeToString()
         self._open("").add_event(Event(wall_time=time.time(), graph_def=graph))
 
     def _open(self, folder):

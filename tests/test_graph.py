@@ -30,54 +30,199 @@ def run(block, *shape):
     return block
 
 
-def logged_nodes(net, logdir):
+def log_graph(net, logdir, input_shapes=None):
     with SummaryWriter(logdir) as sw:
-        sw.add_graph(net)
-    return {node.name: list(node.input) for node in read_log(logdir).Graph().node}
+        sw.add_graph(net, input_shapes)
+    return {node.name: node for node in read_log(logdir).Graph().node}
+
+
+def shapes(node):
+    listed = node.attr["_output_shapes"].list.shape
+    return [None if each.unknown_rank else [dim.size for dim in each.dim] for each in listed]
+
+
+def chain(*names):
+    """Return a symbol of dense layers of these names, one after the other."""
+    net = DATA
+    for name in names:
+        net = dense(net, name=name)
+    return net
 
 
 @pytest.mark.parametrize("kind", ["symbol", "block"])
 def test_graph_holds_the_layers_of_a_symbol_or_a_block(kind, tmp_path):
     net = mx.gluon.nn.HybridSequential(prefix="")
     net.add(mx.gluon.nn.Dense(3, activation="relu", prefix="one_"))
-    inputs = logged_nodes(net(DATA) if kind == "symbol" else run(net, 1, 2), tmp_path)
-    assert inputs["one_fwd/one_fwd"] == ["data", "one_fwd/one_weight", "one_fwd/one_bias"]
-    assert inputs["one_relu_fwd/one_relu_fwd"] == ["one_fwd/one_fwd"]
+    nodes = log_graph(net(DATA) if kind == "symbol" else run(net, 1, 2), tmp_path)
+    assert {name: list(node.input) for name, node in nodes.items()} == {
+        "data": [],
+        "one/weight": [],
+        "one/bias": [],
+        "one/fwd": ["data", "one/weight", "one/bias"],
+        "one/relu/fwd": ["one/fwd"],
+    }
 
 
 @pytest.mark.parametrize(
-    ("net", "nodes"),
+    ("net", "names"),
     [
-        (dense(WEIGHT, DATA), {"layer/layer_weight", "data", "layer/layer"}),
-        (mx.sym.dot(WEIGHT, DATA, name="dot"), {"dot/layer_weight", "data", "dot/dot"}),
-        (run(Mix(), 3, 3), {"layer_dot/layer_mixture", "data", "layer_dot/layer_dot"}),
+        (dense(WEIGHT, DATA), {"data", "layer/weight", "layer/layer"}),
+        (run(Mix(), 3, 3), {"data", "layer/mixture", "layer/dot/dot"}),
         (
             dense(dense(DATA, weight=WEIGHT), weight=WEIGHT, name="again"),
-            {"data", "layer_weight", "layer/layer", "again/again"},
+            {"data", "layer/weight", "layer/layer", "again/again"},
         ),
         (
-            mx.sym.concat(*map(mx.sym.Variable, ("left", "right")), name="both"),
-            {"left", "right", "both/both"},
+            mx.sym.concat(*map(mx.sym.Variable, ("input_left", "input_right")), name="both"),
+            {"input_left", "input_right", "both/both"},
         ),
         (
             mx.sym.SoftmaxOutput(dense(DATA, weight=mx.sym.Variable("w")), name="softmax"),
-            {"data", "layer/w", "layer/layer", "softmax/softmax_label", "softmax/softmax"},
+            {"data", "w", "layer/layer", "softmax/label", "softmax/softmax"},
+        ),
+        (
+            chain("conv_1", "conv_2"),
+            {"data"} | {f"conv_{n}/{leaf}" for n in (1, 2) for leaf in ("weight", f"conv_{n}")},
+        ),
+        (
+            mx.sym.BatchNorm(DATA, name="bn_data"),
+            {"data"}
+            | {f"bn_data/{each}" for each in ("gamma", "beta", "moving_mean", "moving_var")}
+            | {"bn_data/bn_data"},
+        ),
+        (
+            chain("net/a", "net/b"),
+            {"data", "net/a/weight", "net/a/a", "net/b/weight", "net/b/b"},
         ),
     ],
-    ids=["weight first", "dot", "block", "shared weight", "two inputs", "label"],
+    ids=["weight first", "block", "shared", "inputs", "label", "numbered", "two words", "slashes"],
 )
-def test_parameter_is_in_the_layer_that_uses_it_and_an_input_or_a_shared_one_is_in_none(
-    net, nodes, tmp_path
+def test_box_holds_the_parts_of_a_layer_and_words_that_name_none_stay_together(
+    net, names, tmp_path
 ):
-    assert set(logged_nodes(net, tmp_path)) == nodes
+    assert set(log_graph(net, tmp_path)) == names
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18_v2", "inception_v3"])
-def test_graphs_of_known_networks_are_as_published(name, tmp_path):
+def test_sum_that_has_no_name_is_in_the_box_of_the_layers_it_adds(tmp_path):
+    first = chain("stage_unit1_a", "stage_unit1_b")
+    second = dense(first, name="stage_unit2_a") + first
+    names = list(log_graph(second + second, tmp_path))
+    sums = [name for name in names if "plus" in name]
+    assert [name.split("_plus")[0] for name in sums] == ["stage/unit2/", "stage/unit2/"]
+
+
+def test_operators_of_a_layer_that_is_used_twice_are_two_nodes(tmp_path):
+    layer = mx.gluon.nn.Dense(3, prefix="one_")
+    nodes = log_graph(mx.sym.concat(layer(DATA), layer(DATA * 2), name="both"), tmp_path)
+    assert list(nodes["both/both"].input) == ["one/fwd", "one/fwd_2"]
+    parameters = ["one/weight", "one/bias"]
+    assert list(nodes["one/fwd"].input) == ["data", *parameters]
+    assert list(nodes["one/fwd_2"].input)[1:] == parameters
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18_v2", "inception_v3", "densenet121"])
+def test_graphs_of_known_networks_have_the_published_nodes_edges_and_boxes(name, tmp_path):
     symbol = getattr(mx.gluon.model_zoo.vision, name)()(DATA)
-    with SummaryWriter(tmp_path) as sw:
-        sw.add_graph(symbol)
-    assert list(read_log(tmp_path).Graph().node) == list(_net2pb(symbol).node)
+    nodes, published = list(log_graph(symbol, tmp_path).values()), _net2pb(symbol).node
+    paths = {theirs.name: ours.name for theirs, ours in zip(published, nodes)}
+    assert [node.op for node in nodes] == [node.op for node in published]
+    assert [list(node.input) for node in nodes] == [
+        [paths[each] for each in node.input] for node in published
+    ]
+    for theirs, ours in paths.items():
+        # The published names are OPERATOR/OPERATOR and OPERATOR/PARAMETER.
+        operator = theirs.split("/")[0]
+        if operator != theirs:
+            box = paths[f"{operator}/{operator}"].rpartition("/")[0]
+            assert ours.rpartition("/")[0] == box
+
+
+@pytest.mark.parametrize(
+    ("name", "top", "some"),
+    [
+        (
+            "resnet152_v2",
+            ["data", "resnetv20"],
+            {
+                "resnetv20/conv0/fwd",
+                "resnetv20/relu0/fwd",
+                "resnetv20/stage1/batchnorm0/running_mean",
+                "resnetv20/stage1/activation0/activation0",
+                "resnetv20/stage4/_plus2/_plus2",
+                "resnetv20/dense0/bias",
+            },
+        ),
+        (
+            "mobilenet_v2_1_0",
+            ["data", "mobilenetv20"],
+            {
+                "mobilenetv20/features/linearbottleneck0/conv0/weight",
+                "mobilenetv20/output/pred/fwd",
+            },
+        ),
+        ("squeezenet1_0", ["data", "squeezenet0"], {"squeezenet0/concat7/concat7"}),
+    ],
+)
+def test_names_of_gluon_open_block_by_block(name, top, some, tmp_path):
+    nodes = log_graph(getattr(mx.gluon.model_zoo.vision, name)()(DATA), tmp_path)
+    assert list(dict.fromkeys(each.split("/")[0] for each in nodes)) == top
+    assert some <= set(nodes)
+
+
+def test_names_of_the_module_api_open_stage_by_stage(real, tmp_path):
+    symbol = mx.sym.load(str(real / "resnet-152-symbol.json"))
+    nodes = log_graph(symbol, tmp_path, {"data": (1, 3, 224, 224)})
+    assert len(nodes) == len(_net2pb(symbol).node) == 1286
+    top = list(dict.fromkeys(each.split("/")[0] for each in nodes))
+    assert (
+        top
+        == (
+            "data bn_data conv0 bn0 relu0 pooling0 stage1 stage2 stage3 stage4 "
+            "bn1 relu1 pool1 flatten0 fc1 softmax"
+        ).split()
+    )
+    assert list(nodes["stage1/unit2/_plus1/_plus1"].input) == [
+        "stage1/unit2/conv3/conv3",
+        "stage1/unit1/_plus0/_plus0",
+    ]
+    assert shapes(nodes["stage1/unit2/conv3/conv3"]) == [[1, 256, 56, 56]]
+    assert shapes(nodes["stage1/unit2/conv3/weight"]) == [[256, 64, 1, 1]]
+
+
+def test_edges_carry_the_shapes_that_follow_from_those_of_the_inputs(tmp_path):
+    halves = mx.sym.SliceChannel(dense(DATA, name="one"), num_outputs=3, axis=1, name="split")
+    nodes = log_graph(mx.sym.dot(halves[2], WEIGHT, name="two"), tmp_path, {"data": (5, 2)})
+    assert {name: shapes(node) for name, node in nodes.items()} == {
+        "data": [[5, 2]],
+        "one/weight": [[3, 2]],
+        "one/one": [[5, 3]],
+        "split/split": [[5, 1]] * 3,
+        "layer_weight": [None],
+        "two/two": [None],
+    }
+    # Which of its outputs, as TensorBoard looks for the shape.
+    assert list(nodes["two/two"].input) == ["split/split:2", "layer_weight"]
+
+
+@pytest.mark.parametrize("input_shapes", [None, {"data": (1, 2)}], ids=["not told", "impossible"])
+def test_graph_whose_shapes_cannot_be_inferred_is_logged_without(input_shapes, tmp_path):
+    net = mx.sym.Convolution(DATA, kernel=(3, 3), num_filter=4, no_bias=True, name="conv")
+    nodes = log_graph(net, tmp_path, input_shapes)
+    assert {name: shapes(node) for name, node in nodes.items()} == {
+        name: [None] for name in ("data", "conv/weight", "conv/conv")
+    }
+
+
+def test_size_that_is_not_known_is_left_open(tmp_path):
+    weight = mx.sym.Variable("layer_weight", shape=(3, 0))
+    nodes = log_graph(dense(DATA, weight=weight), tmp_path)
+    assert shapes(nodes["layer/weight"]) == [[3, -1]]
+
+
+def test_attributes_of_a_node_are_logged_one_by_one(tmp_path):
+    node = log_graph(dense(DATA), tmp_path)["layer/layer"]
+    attributes = {name: value.s for name, value in node.attr.items() if name != "_output_shapes"}
+    assert attributes == {"num_hidden": b"3", "no_bias": b"True"}
 
 
 @pytest.mark.parametrize(
@@ -91,3 +236,8 @@ def test_graphs_of_known_networks_are_as_published(name, tmp_path):
 def test_what_has_no_graph_is_named(net, error, words, tmp_path):
     with SummaryWriter(tmp_path) as sw, pytest.raises(error, match=words):
         sw.add_graph(net)
+
+
+def test_shape_of_an_input_that_the_network_does_not_have_is_named(tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match="no input picture"):
+        sw.add_graph(dense(DATA), {"picture": (1, 2)})

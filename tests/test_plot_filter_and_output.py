@@ -135,6 +135,21 @@ def test_real_checkpoint_shows_trained_filters(real, call, tmp_path):
     assert_same_picture(shown["conv0_weight"], grid(stretch(weight)))
 
 
+@pytest.mark.parametrize("channels", [3, 1])
+def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, call, tmp_path):
+    prefix = save_checkpoint(tmp_path, np.ones((8, channels, 5, 5), np.float32))
+    call(SCRIPT, "--model", prefix, "--offline")
+    nodes = read_log(tmp_path / "logs" / "net").Graph().node
+    shapes = [node.attr["_output_shapes"].list.shape[0] for node in nodes]
+    assert {node.name: [dim.size for dim in shape.dim] for node, shape in zip(nodes, shapes)} == {
+        "data": [1, channels, 224, 224],
+        "look/weight": [8, channels, 5, 5],
+        "look/look": [1, 8, 220, 220],
+    }
+    assert "look_weight" in shown_in(tmp_path / "logs")
+    assert not read_log(tmp_path / "logs").Tags()["graph"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"), [(b"no picture", "photo.png is not a picture"), (None, "photo.png")]
 )

@@ -142,19 +142,24 @@ def test_histograms_hold_every_gradient_in_a_thousand_bins(run):
 
 
 def test_graph_leads_through_three_dense_layers_and_is_logged_before_the_first_step(run):
-    inputs = {node.name: list(node.input) for node in run.log.Graph().node}
-    path = ["hybridsequential0_dense2_fwd/hybridsequential0_dense2_fwd"]
-    while path[-1] in inputs and inputs[path[-1]]:
-        path.append(inputs[path[-1]][0])
-    prefix = "hybridsequential0_"
-    layers = ["dense0_fwd", "dense0_relu_fwd", "dense1_fwd", "dense1_relu_fwd", "dense2_fwd"]
-    assert [name.split("/")[0] for name in reversed(path)] == [
-        "data",
-        *(prefix + layer for layer in layers),
+    nodes = {node.name: node for node in run.log.Graph().node}
+    name, path = "hybridsequential0/dense2/fwd", []
+    while name:
+        (shape,) = nodes[name].attr["_output_shapes"].list.shape
+        path.append((name, [dim.size for dim in shape.dim]))
+        name = next(iter(nodes[name].input), None)
+    prefix = "hybridsequential0/"
+    assert path[::-1] == [
+        ("data", [1, 1, 28, 28]),
+        (f"{prefix}dense0/fwd", [1, 128]),
+        (f"{prefix}dense0/relu/fwd", [1, 128]),
+        (f"{prefix}dense1/fwd", [1, 64]),
+        (f"{prefix}dense1/relu/fwd", [1, 64]),
+        (f"{prefix}dense2/fwd", [1, 10]),
     ]
     (file,) = run.logdir.glob("events*")
     content = file.read_bytes()
-    name = b"hybridsequential0_dense2_fwd/hybridsequential0_dense2_weight"
+    name = b"hybridsequential0/dense2/weight"
     assert content.count(name) == content.count(name, 0, content.index(b"cross_entropy")) > 0
 
 
