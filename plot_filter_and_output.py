@@ -24,6 +24,7 @@ from pathlib import Path
 
 from common import cli
 from common.arrays import parse_arrays
+from common.charts import scale_each
 from common.checkpoints import FirstLayer, load_checkpoint, load_first_layer
 from common.datasets import load_picture, to_gray
 from common.errors import warn
@@ -94,13 +95,6 @@ def convolve(layer, picture, ctx):
         pixels[None], weight, *bias, num_filter=count, kernel=kernel, no_bias=not bias
     )
     return maps.transpose((1, 0, 2, 3))
-
-
-def scale_each(batch):
-    """Stretch each item of a batch to [0, 1]; one that is all the same becomes 0."""
-    low = batch.min(axis=(1, 2, 3), keepdims=True)
-    spread = batch.max(axis=(1, 2, 3), keepdims=True) - low
-    return (batch - low) / nd.where(spread > 0, spread, nd.ones_like(spread))
 
 
 def main():

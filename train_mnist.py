@@ -5,28 +5,33 @@
 
 TensorBoard shows, while the network is still training:
 
-- Time Series: `cross_entropy` at every step, and `train_acc` and `valid_acc` after every epoch.
-  The two accuracies part where the network begins to overfit.
-- Images: `minist_first_minibatch`, the digits that each epoch began with, shuffled every time.
+- Time Series: `cross_entropy` at every step; `accuracy` after every epoch, on digits trained on and
+  on others: the two part where the network begins to overfit. `train_acc` is the published one,
+  counted during the epoch; `valid_acc` is that of the others.
+- Images: `minist_first_minibatch`, the digits that each epoch began with, shuffled every time;
+  `mnist_confusion`, what is taken for what; `..._pictures`, the weights of the first layer, in
+  which noise turns into strokes.
 - Graphs: the network, three dense layers from the picture to ten scores.
 - Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
   peak at zero, and tails; one whose scale shrinks to nothing is of a layer that no longer learns.
 - Projector: `mnist_codes`, what the last but one layer makes of 2,000 test digits, and
   `mnist_codes_untrained`, what it made of them before. Color by `digit`, and start t-SNE.
+- HParams: the settings and the accuracy of each run, if several are below the log folder.
 - Text: `mnist_data`, what the network was trained on.
 """
 
 import contextlib
 import os
-from pathlib import Path
 
 # Waking a second core takes longer than an operation of so small a network does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import cli
-from common.cluster import PeerWatch, compare_workers
+from common.charts import draw_confusion, scale_each
+from common.cluster import PeerWatch, compare_workers, share_weights
 from common.datasets import load_mnist
-from common.errors import ScriptError, warn
+from common.errors import ScriptError
+from common.networks import warn_if_stuck
 
 import mxcompat  # makes MXNet and MXBoard run on today's Python
 
@@ -34,14 +39,14 @@ import mxnet as mx
 import numpy as np
 from mxboard import SummaryWriter
 from mxnet import autograd, gluon, nd
+from mxnet.gluon import nn
 from tqdm import tqdm
 
 READ_EVERY = 50  # steps between two readings of results: each waits for the device
 CODES = 2000  # test digits whose codes are logged
 # The projector labels points by the first column that is not all numbers.
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-# The loss of guessing one of ten digits, less one percent: a network that learns is soon below it.
-GUESSING = 0.99 * np.log(10)
+HPARAMS = ("lr", "batch_size", "momentum", "epochs")  # arguments to compare runs by
 LOG_SUFFIX = ".mnist"  # of the log's file name, by which an earlier training is found
 
 cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -55,12 +60,8 @@ def parse_args():
     add("--epochs", type=cli.COUNT, default=10, help="passes over the data")
     add("--lr", type=cli.number(float, 1e-9), default=0.1, help="learning rate")
     add("--momentum", type=cli.number(float, 0, 1), default=0.9, help="momentum of SGD")
-    add(
-        "--kv-store",
-        choices=("device", "dist_sync"),
-        default="device",
-        help="dist_sync: train together with other processes, as docs/several-machines.md shows",
-    )
+    stores = ("device", "dist_sync")
+    add("--kv-store", choices=stores, default="device", help="see docs/several-machines.md")
     add("--cuda", action="store_true", help="train on GPU 0")
     add("--log-interval", type=cli.COUNT, default=100, help="batches between two lines")
     add("--seed", type=cli.SEED, default=42, help="seed of the random numbers")
@@ -68,18 +69,6 @@ def parse_args():
     add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
     add("--offline", action="store_true", help="download nothing; use synthetic data instead")
     return parser.parse_args()
-
-
-def make_log_folder(args, kv):
-    """Make this process's log folder, one per worker; warn if it holds an earlier training."""
-    logdir = f"{args.logdir}/worker-{kv.rank}" if args.kv_store == "dist_sync" else args.logdir
-    cli.make_folder(logdir)
-    if any(Path(logdir).glob(f"*{LOG_SUFFIX}")):
-        warn(
-            f"{logdir} holds a training already, and TensorBoard will show this one in its "
-            "place: to see both, give each a --logdir logs/NAME"
-        )
-    return logdir
 
 
 def check_batch_size(batch_size, images, kv):
@@ -93,35 +82,19 @@ def check_batch_size(batch_size, images, kv):
         raise ScriptError(f"argument --batch-size: {batch_size} {problem}", status=2)
 
 
-def to_device(images, labels, ctx):
-    """Return (N, 1, 28, 28) float32 images in [0, 1], and their labels, on the device."""
-    pixels = nd.array(images[:, np.newaxis], ctx, dtype="uint8")
-    return pixels.astype("float32") / 255, nd.array(labels, ctx)
+def to_device(digits, ctx):
+    """Return (N, 1, 28, 28) float32 images in [0, 1], on the device."""
+    return nd.array(digits[:, np.newaxis], ctx, dtype="uint8").astype("float32") / 255
 
 
 def build_net(ctx):
     """Build the network, its parameters named as TensorBoard will show them."""
-    net = gluon.nn.HybridSequential(prefix="hybridsequential0_")
+    net = nn.HybridSequential(prefix="hybridsequential0_")
     with net.name_scope():
-        net.add(
-            gluon.nn.Dense(128, activation="relu"),
-            gluon.nn.Dense(64, activation="relu"),
-            gluon.nn.Dense(10),
-        )
+        net.add(nn.Dense(128, activation="relu"), nn.Dense(64, activation="relu"), nn.Dense(10))
     net.initialize(mx.init.Xavier(magnitude=2.24), ctx=ctx)
     net.hybridize(static_alloc=True, static_shape=True)
     return net
-
-
-def share_weights(trainer):
-    """Start all workers from worker 0's weights.
-
-    The Trainer would do so in its first step, but there a worker sometimes receives gradients in
-    place of weights. Any call that needs the store makes it do so now; save_states is one, and has
-    nothing to save yet.
-    """
-    trainer.save_states(os.devnull)
-    nd.waitall()  # The weights are here before the first gradient leaves.
 
 
 def draw_batches(images, labels, batch_size, rng, kv):
@@ -160,27 +133,39 @@ def read_results(steps):
     return zip(losses.mean(axis=1).asnumpy(), count_correct(logits, labels).asnumpy())
 
 
+def predict(net, images):
+    """Return the digits that images are taken for."""
+    return net(images).argmax(axis=1).asnumpy().astype(int)
+
+
 def log_codes(tag, net, images, labels, sw):
     """Log what the 64-unit layer makes of digits, and what the network takes them for."""
+    images, labels = images[:CODES], labels[:CODES]
     codes = net[1](net[0](images))
-    predicted = net[2](codes).argmax(axis=1)
-    digits, guesses = ([WORDS[int(n)] for n in each.asnumpy()] for each in (labels, predicted))
+    digits, guesses = ([WORDS[n] for n in each] for each in (labels, predict(net[2], codes)))
     correct = ["yes" if digit == guess else "no" for digit, guess in zip(digits, guesses)]
     table = [("digit", "predicted", "correct"), *zip(digits, guesses, correct)]
     sw.add_embedding(tag, codes, table, images)
 
 
-def warn_if_stuck(net, loss, epoch):
-    """Warn if an epoch ended with a loss no better than guessing; return whether it did."""
-    if loss < GUESSING:
-        return False
-    gradients = [parameter.grad() for parameter in net.collect_params().values()]
-    zero = sum(not gradient.asnumpy().any() for gradient in gradients)
-    warn(
-        f"epoch {epoch} ends with a loss of {loss:.3f}, no better than guessing, and {zero} of "
-        f"{len(gradients)} gradients are all zero: try another --lr"
+def log_epoch(net, seen, unseen, hparams, epoch, sw):
+    """Log the last gradients, and how well digits seen and unseen in training are read now."""
+    for name, parameter in net.collect_params().items():
+        sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
+    weight = net[0].weight
+    pictures = weight.data().reshape((-1, 1, 28, 28))
+    sw.add_image(f"{weight.name}_pictures", scale_each(pictures), epoch)
+
+    (images, labels), (test_images, test_labels) = seen, unseen
+    taken_for = predict(net, test_images)
+    train_acc, valid_acc = (
+        np.mean(predict(net, images) == labels),
+        np.mean(taken_for == test_labels),
     )
-    return True
+    sw.add_scalar("accuracy", {"train": train_acc, "valid": valid_acc}, epoch)
+    sw.add_hparams(hparams, {"valid_acc": valid_acc}, epoch)  # a scalar too
+    sw.add_image("mnist_confusion", draw_confusion(test_labels, taken_for), epoch)
+    return valid_acc
 
 
 def train(args):
@@ -188,16 +173,16 @@ def train(args):
     ctx = cli.context("gpu" if args.cuda else "cpu")
     kv = mx.kv.create(args.kv_store)
     is_first = kv.rank == 0  # gradients and weights are the same in all workers
-    logdir = make_log_folder(args, kv)
-    train_set, test_set, source = load_mnist(args.data_dir, args.offline)
-    (images, labels), (test_images, test_labels) = (
-        to_device(*each, ctx) for each in (train_set, test_set)
-    )
+    logdir = f"{args.logdir}/worker-{kv.rank}" if args.kv_store == "dist_sync" else args.logdir
+    cli.make_log_folder(logdir, LOG_SUFFIX)
+    (digits, answers), (test_digits, test_answers), source = load_mnist(args.data_dir, args.offline)
+    images, labels = to_device(digits, ctx), nd.array(answers, ctx)
+    count = len(test_digits)
+    seen, unseen = (images[:count], answers[:count]), (to_device(test_digits, ctx), test_answers)
     check_batch_size(args.batch_size, images, kv)
+    hparams = {f"--{name.replace('_', '-')}": getattr(args, name) for name in HPARAMS}
     if args.kv_store == "dist_sync":
-        names = ("batch_size", "epochs", "lr", "momentum", "seed")
-        settings = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
-        compare_workers(kv, {**settings, "their digits": train_set[1].tobytes()})
+        compare_workers(kv, {**hparams, "--seed": args.seed, "their digits": answers.tobytes()})
 
     mx.random.seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -216,7 +201,7 @@ def train(args):
         share_weights(trainer)
         if is_first:
             sw.add_graph(net, {"data": images[:1].shape})
-            log_codes("mnist_codes_untrained", net, test_images[:CODES], test_labels[:CODES], sw)
+            log_codes("mnist_codes_untrained", net, *unseen, sw)
 
         stuck = False
         for epoch in range(args.epochs):
@@ -225,14 +210,9 @@ def train(args):
                 # sic: the published tag
                 sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
 
+            hidden = None if is_first else True  # None: where there is no terminal
             batches = zip(order, batch_labels)
-            bar = tqdm(
-                batches,
-                f"epoch {epoch}",
-                total=len(order),
-                unit="batch",
-                disable=None if is_first else True,
-            )
+            bar = tqdm(batches, f"epoch {epoch}", len(order), unit="batch", disable=hidden)
             correct, losses = 0, []
             results = train_epoch(net, trainer, images, bar, args.batch_size)
             for step, (loss, hits) in enumerate(results):
@@ -247,17 +227,13 @@ def train(args):
             sw.add_scalar("train_acc", train_acc, epoch)
 
             if is_first:
-                for name, parameter in net.collect_params().items():
-                    sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
-                stuck = stuck or warn_if_stuck(net, np.mean(losses[-READ_EVERY:]), epoch)
-                correct = count_correct(net(test_images), test_labels)
-                valid_acc = correct.asscalar() / len(test_images)
-                sw.add_scalar("valid_acc", valid_acc, epoch)
+                valid_acc = log_epoch(net, seen, unseen, hparams, epoch, sw)
+                stuck = stuck or warn_if_stuck(net, 10, np.mean(losses[-READ_EVERY:]), epoch)
                 print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
                 print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
 
         if is_first:
-            log_codes("mnist_codes", net, test_images[:CODES], test_labels[:CODES], sw)
+            log_codes("mnist_codes", net, *unseen, sw)
             print("finished training")
             cli.tell_how_to_see(args.logdir)
 

@@ -9,12 +9,13 @@ import re
 import shlex
 import signal
 import sys
+from pathlib import Path
 
 from mxcompat.installed import pip_command
 
 import mxnet as mx
 
-from .errors import ScriptError, fail, visible
+from .errors import ScriptError, fail, visible, warn
 
 LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
 
@@ -104,6 +105,16 @@ def make_folder(name):
     os.makedirs(name, exist_ok=True)
     if not os.access(name, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+
+
+def make_log_folder(name, suffix):
+    """Make a log's folder; warn if it holds an earlier training, whose files end with a suffix."""
+    make_folder(name)
+    if any(Path(name).glob(f"*{suffix}")):
+        warn(
+            f"{name} holds a training already, and TensorBoard will show this one in its place: to "
+            "see both, give each a --logdir logs/NAME"
+        )
 
 
 def context(name):

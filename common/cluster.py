@@ -66,6 +66,19 @@ def compare_workers(kv, settings):
         raise ScriptError(f"the workers differ in {', '.join(different)}: start all with the same")
 
 
+def share_weights(trainer):
+    """Start all workers from worker 0's weights.
+
+    The Trainer would do so in its first step, but there a worker sometimes receives gradients in
+    place of weights. Any call that needs the store makes it do so now; save_states is one, and has
+    nothing to save yet.
+    """
+    from mxnet import nd
+
+    trainer.save_states(os.devnull)
+    nd.waitall()  # The weights are here before the first gradient leaves.
+
+
 class PeerWatch:
     """Ends the process if its main thread waits too long for the others of a training.
 

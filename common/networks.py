@@ -144,6 +144,19 @@ def warn_if_dead(codes):
         warn("every picture has the same code: the network, or a layer of it, is dead")
 
 
+def warn_if_stuck(net, classes, loss, epoch):
+    """Warn if an epoch ended with a loss no better than guessing; return whether it did."""
+    if loss < 0.99 * np.log(classes):  # one percent less than that of guessing
+        return False
+    gradients = [parameter.grad() for parameter in net.collect_params().values()]
+    zero = sum(not gradient.asnumpy().any() for gradient in gradients)
+    warn(
+        f"epoch {epoch} ends with a loss of {loss:.3f}, no better than guessing, and {zero} of "
+        f"{len(gradients)} gradients are all zero: try another --lr"
+    )
+    return True
+
+
 def choose_dtype(block, dtype, batches, image_shape, ctx):
     """Make a network ready to run: in int8 where that is asked for, or fast and good enough here.
 

@@ -16,10 +16,13 @@ from typing import Any, Optional, SupportsIndex, Union
 import mxboard
 import mxboard.writer
 import numpy as np
+from google.protobuf.struct_pb2 import Value
 from mxboard.summary import _compute_curve
 from numpy.typing import ArrayLike
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.pr_curve.metadata import create_summary_metadata
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
@@ -81,6 +84,7 @@ class SummaryWriter:
         self._files = {}  # by folder in the log: its own, "", and one for each named curve
         self._kinds = {}  # what has been logged, by folder and tag
         self._scalars = {}
+        self._hparams = None  # those of this log, and the names of its metrics
         self._open("")
 
     def __enter__(self) -> "SummaryWriter":
@@ -143,6 +147,61 @@ class SummaryWriter:
             event = self._add("scalar", tag, step, folder, simple_value=number)
             curve = self._scalars.setdefault(f"{self._logdir}/{folder or tag}", [])
             curve.append((event.wall_time, step, number))
+
+    def add_hparams(
+        self,
+        hparam_dict: Mapping[str, Union[bool, float, str]],
+        metric_dict: Mapping[str, ArrayLike],
+        global_step: Step = None,
+    ) -> None:
+        """Log what a run was started with, and what came of it, as a row of TensorBoard's HParams.
+
+        Unlike PyTorch's, the row is that of this log, beside its other curves, and not of a run of
+        its own. So there is one per log: call it again with the same hyperparameters for metrics at
+        a later step, of which HParams shows the last. All rows have the columns of one of the runs:
+        use the same names in all of them.
+
+        Parameters
+        ----------
+        hparam_dict : dict
+            Names of hyperparameters, and their values: finite numbers, strings and booleans.
+        metric_dict : dict
+            Names of metrics, and their values: numbers, or arrays of one element. Each is logged as
+            by `add_scalar`, with its name as the tag.
+        global_step : int, optional
+            Step to show the metrics at.
+
+        Raises
+        ------
+        ValueError
+            A value is of another kind, or this log has other hyperparameters or metrics already, of
+            which TensorBoard shows the first.
+
+        Examples
+        --------
+        >>> sw.add_hparams({"lr": 0.1, "optimizer": "sgd"}, {"valid_acc": 0.9}, global_step=3)
+        """
+        hparams = {printable(name): _to_hparam(name, hparam_dict[name]) for name in hparam_dict}
+        metrics = {printable(tag): _to_float(tag, metric_dict[tag]) for tag in metric_dict}
+        step = _to_step(global_step)
+        if self._hparams is None:
+            experiment, start = _describe(hparams, metrics)
+            for tag, part in (
+                (hparams_metadata.EXPERIMENT_TAG, {"experiment": experiment}),
+                (hparams_metadata.SESSION_START_INFO_TAG, {"session_start_info": start}),
+            ):
+                data = plugin_data_pb2.HParamsPluginData(**part)
+                metadata = hparams_metadata.create_summary_metadata(data)
+                tensor = hparams_metadata.NULL_TENSOR
+                self._add("hparams", tag, None, metadata=metadata, tensor=tensor)
+            self._hparams = hparams, set(metrics)
+        elif self._hparams != (hparams, set(metrics)):
+            raise ValueError(
+                "hparams: this log has others already, and TensorBoard shows the first of a log: "
+                "open a SummaryWriter for each run, in a folder of its own"
+            )
+        for tag, number in metrics.items():
+            self.add_scalar(tag, number, step)
 
     def export_scalars(self, path: Union[str, os.PathLike]) -> None:
         """Write the scalars that were added to a JSON file, whole or not at all.
@@ -554,6 +613,34 @@ def _to_float(tag, value):
     if array.size != 1:
         raise ValueError(f"scalar {tag}: expected one number, not {array.size}")
     return float(array.item())
+
+
+def _to_hparam(name, value):
+    """Return a hyperparameter as TensorBoard keeps it."""
+    if isinstance(value, str):
+        return Value(string_value=printable(value))
+    if isinstance(value, (bool, np.bool_)):
+        return Value(bool_value=bool(value))
+    if isinstance(value, numbers.Real) and math.isfinite(value):
+        return Value(number_value=value)
+    raise ValueError(f"hparam {name}: expected a finite number, a str or a bool, not {value!r}")
+
+
+def _describe(hparams, metrics):
+    """Return the columns of HParams, and this run's row but for the metrics, which are scalars."""
+    types = {
+        "bool_value": api_pb2.DATA_TYPE_BOOL,
+        "number_value": api_pb2.DATA_TYPE_FLOAT64,
+        "string_value": api_pb2.DATA_TYPE_STRING,
+    }
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=name, type=types[value.WhichOneof("kind")])
+            for name, value in hparams.items()
+        ],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],
+    )
+    return experiment, plugin_data_pb2.SessionStartInfo(hparams=hparams)
 
 
 def _check_folder(name):
