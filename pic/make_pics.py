@@ -117,15 +117,15 @@ def mnist_graph(page, url):
     """Show the network, its layers opened, and what TensorBoard says of a weight."""
     page.set_viewport_size({"width": 1350, "height": 1200})
     show(page, url, "graphs")
-    for name in ("dense0_fwd", "dense0_relu_fwd", "dense1_fwd", "dense1_relu_fwd", "dense2_fwd"):
-        node = page.locator(f"g.node[data-name=hybridsequential0_{name}]")
+    for name in ("", "/dense0", "/dense1", "/dense2"):
+        node = page.locator(f"g.node[data-name='hybridsequential0{name}']")
         target = node.locator(".nodecolortarget").first
         target.click(trial=True)  # Waits until it stands still.
         target.dblclick()
         expect(node.locator("g.node").first).to_be_visible()
-    weight = page.locator("g.node[data-name$='/hybridsequential0_dense0_weight'] .nodecolortarget")
+    weight = page.locator("g.node[data-name='hybridsequential0/dense0/weight'] .nodecolortarget")
     weight.dispatch_event("click")
-    expect(page.locator("tf-node-info .node-name")).to_contain_text("dense0_weight")
+    expect(page.locator("tf-node-info .node-name")).to_contain_text("weight")
     page.get_by_text("Fit to screen").click()
     page.mouse.move(1340, 1190)
     page.wait_for_timeout(2000)  # It glides there.

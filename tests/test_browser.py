@@ -156,30 +156,35 @@ def test_images_shows_the_first_minibatch_of_each_epoch_as_the_slider_moves(demo
         slider.press("ArrowRight")
 
 
-def test_graphs_draws_the_three_dense_layers_in_order(demo):
-    page = demo.page
+def test_graphs_opens_box_by_box_and_shows_shapes_on_edges(demo):
+    page, box = demo.page, "hybridsequential0"
     show(page, demo.url, "graphs")
-    names = ["data"]
-    for layer in LAYERS:
-        names += [f"{layer}_fwd", f"{layer}_relu_fwd"]
-    names.pop()
-    nodes = page.locator("tf-graph-scene g.node")
-    expect(nodes).to_have_count(len(names))
-    info = page.locator("tf-node-info .node-name")
-    for _ in range(100):
-        # A click is lost while the graph is being drawn.
-        if info.count():
-            break
-        nodes.last.locator(".nodecolortarget").click()
-        page.wait_for_timeout(200)
-    heights = nodes.evaluate_all("nodes => nodes.map(node => node.getBoundingClientRect().y)")
-    from_the_bottom = np.argsort(heights)[::-1]
-    for index, name in zip(from_the_bottom, names):
-        nodes.nth(index).locator(".nodecolortarget").click()
-        expect(info).to_have_text(name)
-    arrows = page.locator("tf-graph-scene g.edge")
-    edges = arrows.evaluate_all("arrows => arrows.map(arrow => arrow.dataset.edge)")
-    assert sorted(edges) == sorted(map("--".join, zip(names, names[1:])))
+
+    def node(name):
+        return page.locator(f"tf-graph-scene g.node[data-name='{name}']")
+
+    for name, inside in ((box, f"{box}/dense0"), (f"{box}/dense0", f"{box}/dense0/weight")):
+        for _ in range(30):
+            # A click is lost while the graph is being drawn.
+            if node(inside).count():
+                break
+            node(name).locator(".nodecolortarget").first.dispatch_event("dblclick")
+            page.wait_for_timeout(1000)
+    names = ["data", *(f"{box}/dense{n}" for n in range(3))]
+    parts = [f"{box}/dense0/{part}" for part in ("weight", "bias", "fwd", "relu")]
+    for name in names + parts:
+        expect(node(name)).to_have_count(1)
+    layers = [node(name).bounding_box() for name in names[1:]]
+    assert [each["y"] for each in layers] == sorted((each["y"] for each in layers), reverse=True)
+    shapes = {
+        edge: page.locator(f"tf-graph-scene g.edge[data-edge='{edge}']").text_content().strip()
+        for edge in (
+            f"{parts[0]}--{parts[2]}",
+            f"{parts[2]}--{parts[3]}",
+            f"{names[2]}--{names[3]}",
+        )
+    }
+    assert list(shapes.values()) == ["128×784", "1×128", "1×64"]
 
 
 def test_histograms_has_a_row_an_epoch_for_each_of_six_parameters(demo):
