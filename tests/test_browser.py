@@ -15,7 +15,7 @@ from common.datasets import load_mnist, load_picture
 import cv2
 import numpy as np
 import pytest
-from helpers import assert_same_picture, convolve, grid, run_main, stretch
+from helpers import assert_same_picture, convolve, decode, grid, read_log, run_main, stretch
 from mxboard import SummaryWriter
 from playwright.sync_api import Page, expect
 
@@ -185,6 +185,30 @@ def test_graphs_opens_box_by_box_and_shows_shapes_on_edges(demo):
         )
     }
     assert list(shapes.values()) == ["128×784", "1×128", "1×64"]
+
+
+def test_hparams_has_the_settings_of_a_run_beside_its_last_accuracy(demo):
+    show(demo.page, demo.url, "hparams")
+    accuracies = re.findall(r"Validation: accuracy=(\S+)", demo.printed)
+    cells = demo.page.locator("tf-hparams-table-view vaadin-grid-cell-content")
+    for name in ("--batch-size", "--epochs", "--lr", "--momentum", "valid_acc"):
+        expect(cells.get_by_text(name, exact=True)).to_be_visible()
+    for value in (
+        "mnist",
+        "100.00",
+        "3.0000",
+        "0.10000",
+        "0.90000",
+        f"{float(accuracies[-1]):.5f}",
+    ):
+        expect(cells.get_by_text(value, exact=True).first).to_be_visible()
+
+
+def test_images_shows_what_the_network_takes_for_what(demo):
+    log = read_log(demo.data_dir.parent / "logs" / "mnist")
+    cards = show(demo.page, demo.url, "images", "^mnist_confusion$").locator("tf-image-loader")
+    expect(cards).to_have_count(1)
+    assert_same_picture(pixels(cards.locator("img")), decode(log.Images("mnist_confusion")[-1]))
 
 
 def test_histograms_has_a_row_an_epoch_for_each_of_six_parameters(demo):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 
+from common.charts import draw_confusion, scale_each
 from common.datasets import load_mnist
 from common.errors import ScriptError
 
@@ -30,7 +31,7 @@ from helpers import (
 from mxboard import SummaryWriter
 from mxnet import gluon, nd
 
-from train_mnist import train_epoch
+from train_mnist import build_net, log_epoch, train_epoch
 
 SCRIPT = "train_mnist.py"
 PARAMETERS = {
@@ -361,3 +362,33 @@ def test_step_takes_the_mean_of_the_gradients_of_its_batch():
     expected = -np.mean([[1 * -0.5, 1 * 0.5], [2 * 0.5, 2 * -0.5], [4 * 0.5, 4 * -0.5]], axis=0)
     np.testing.assert_allclose(net.weight.data().asnumpy().ravel(), expected, rtol=1e-5)
     assert loss == pytest.approx(np.log(2), rel=1e-5) and hits == 1
+
+
+def test_accuracies_confusion_and_weight_pictures_are_those_of_the_network_after_the_epoch(
+    tmp_path,
+):
+    rng = np.random.default_rng(0)
+    images = nd.array(rng.random((300, 1, 28, 28)))
+    mx.random.seed(0)
+    net = build_net(mx.cpu())
+    taken_for = net(images).argmax(axis=1).asnumpy().astype(int)
+    seen, unseen = rng.integers(0, 10, 300), np.where(rng.random(300) < 0.8, taken_for, 3)
+    with SummaryWriter(tmp_path) as sw:
+        valid_acc = log_epoch(net, (images, seen), (images, unseen), {"--lr": 0.1}, 5, sw)
+
+    assert valid_acc == np.mean(unseen == taken_for)
+    for name, labels in (("train", seen), ("valid", unseen)):
+        (event,) = read_log(tmp_path / "accuracy" / name).Scalars("accuracy")
+        assert (event.step, event.value) == (5, pytest.approx(np.mean(labels == taken_for)))
+    log = read_log(tmp_path)
+    (event,) = log.Scalars("valid_acc")
+    assert (event.step, event.value) == (5, pytest.approx(valid_acc))
+    (event,) = log.Images("mnist_confusion")
+    expected = draw_confusion(unseen, taken_for).transpose(1, 2, 0)
+    np.testing.assert_array_equal(decode(event), expected)
+    (event,) = log.Images("hybridsequential0_dense0_weight_pictures")
+    pictures = scale_each(net[0].weight.data().reshape((-1, 1, 28, 28))).asnumpy()
+    shown = decode(event).astype(int)
+    expected = grid((pictures * 255).astype(int).repeat(3, axis=1))
+    assert shown.shape == expected.shape
+    assert abs(shown - expected).max() <= 1

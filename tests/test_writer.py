@@ -17,6 +17,12 @@ from helpers import ROOT, find, read_log, read_text, script_env
 from mxboard import SummaryWriter
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.plugins.hparams.metadata import (
+    EXPERIMENT_TAG,
+    SESSION_START_INFO_TAG,
+    parse_experiment_plugin_data,
+    parse_session_start_info_plugin_data,
+)
 from tensorboard.util.tensor_util import make_ndarray
 
 from pic.browser import ask, serve
@@ -492,3 +498,41 @@ def test_every_import_of_mxboard_gets_the_same_writer(tmp_path):
     env = script_env(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, env=env, capture_output=True, text=True).stdout == "True\n"
+
+
+def hparams(logdir):
+    """Read the experiment and the start of the session that a log holds."""
+    metadata = read_log(logdir).summary_metadata
+    return (
+        parse_experiment_plugin_data(metadata[EXPERIMENT_TAG].plugin_data.content),
+        parse_session_start_info_plugin_data(metadata[SESSION_START_INFO_TAG].plugin_data.content),
+    )
+
+
+def test_hparams_are_logged_once_with_their_values_and_the_metrics_at_each_step(tmp_path):
+    settings = {"lr": np.float32(0.5), "optimizer": "sgd", "nesterov": True}
+    with SummaryWriter(tmp_path) as sw:
+        for step in range(3):
+            sw.add_hparams(settings, {"valid_acc": mx.nd.array([step / 4])}, step)
+    experiment, start = hparams(tmp_path)
+    values = {
+        name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()
+    }
+    assert values == {"lr": 0.5, "optimizer": "sgd", "nesterov": True}
+    assert {info.name for info in experiment.hparam_infos} == set(settings)
+    assert [info.name.tag for info in experiment.metric_infos] == ["valid_acc"]
+    scalars = read_log(tmp_path).Scalars("valid_acc")
+    assert [(event.step, event.value) for event in scalars] == [(0, 0), (1, 0.25), (2, 0.5)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, [1, 2], b"x"])
+def test_hyperparameter_that_tensorboard_cannot_show_is_refused(value, tmp_path):
+    with SummaryWriter(tmp_path) as sw, pytest.raises(ValueError, match="lr"):
+        sw.add_hparams({"lr": value}, {"valid_acc": 1})
+
+
+def test_other_hparams_in_the_same_log_are_refused(tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_hparams({"lr": 0.1}, {"valid_acc": 1}, 0)
+        with pytest.raises(ValueError, match="in a folder of its own"):
+            sw.add_hparams({"lr": 0.2}, {"valid_acc": 1}, 1)
