@@ -36,7 +36,8 @@ def draw_confusion(labels, predicted, classes=10):
     centers = MARGIN + CELL // 2 + CELL * np.arange(classes)
     for row, column in np.argwhere(counts):
         ink = WHITE if shares[row, column] > 0.6 else INK
-        _write(picture, counts[row, column], (centers[column], centers[row]), ink)
+        weight = 1 if row == column else 2  # TensorBoard shows it at half its size
+        _write(picture, counts[row, column], (centers[column], centers[row]), ink, weight)
     for number, center in enumerate(centers):
         _write(picture, number, (center, MARGIN - 16))
         _write(picture, number, (MARGIN - 16, center))
@@ -47,9 +48,9 @@ def draw_confusion(labels, predicted, classes=10):
     return np.rot90(picture).transpose(2, 0, 1)
 
 
-def _write(picture, text, center, color=INK):
+def _write(picture, text, center, color=INK, weight=2):
     """Write a text around a point (x, y)."""
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.65
-    (width, height), _ = cv2.getTextSize(str(text), font, scale, 1)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.6 if weight == 1 else 0.8
+    (width, height), _ = cv2.getTextSize(str(text), font, scale, weight)
     corner = int(center[0] - width // 2), int(center[1] + height // 2)
-    cv2.putText(picture, str(text), corner, font, scale, color, 1, cv2.LINE_AA)
+    cv2.putText(picture, str(text), corner, font, scale, color, weight, cv2.LINE_AA)
