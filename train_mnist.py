@@ -158,10 +158,8 @@ def log_epoch(net, seen, unseen, hparams, epoch, sw):
 
     (images, labels), (test_images, test_labels) = seen, unseen
     taken_for = predict(net, test_images)
-    train_acc, valid_acc = (
-        np.mean(predict(net, images) == labels),
-        np.mean(taken_for == test_labels),
-    )
+    train_acc = np.mean(predict(net, images) == labels)
+    valid_acc = np.mean(taken_for == test_labels)
     sw.add_scalar("accuracy", {"train": train_acc, "valid": valid_acc}, epoch)
     sw.add_hparams(hparams, {"valid_acc": valid_acc}, epoch)  # a scalar too
     sw.add_image("mnist_confusion", draw_confusion(test_labels, taken_for), epoch)

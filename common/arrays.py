@@ -7,7 +7,7 @@ import numpy as np
 
 LIST_MAGIC = 0x112
 # What an array begins with: since MXNet 0.12, since 1.0, and under np_shape; before, with its rank.
-OLD_MAGIC, MAGICS = 0xF993FAC8, {0xF993FAC9, 0xF993FACA}
+OLD_MAGIC, MAGIC, NP_SHAPE_MAGIC = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 DTYPES = ("f4", "f8", "f2", "u1", "i4", "i1", "i8", "?", "i2", "u2", "u4", "u8")
 LARGEST_RANK = 32
 
@@ -39,9 +39,9 @@ def parse_arrays(content):
             raise ValueError("no list of arrays")
         for _ in range(count):
             (first,) = read("I")
-            if first in MAGICS and read("i") != (0,):
+            if first in (MAGIC, NP_SHAPE_MAGIC) and read("i") != (0,):
                 raise ValueError("a sparse array")
-            is_old = first not in {OLD_MAGIC, *MAGICS}
+            is_old = first not in (OLD_MAGIC, MAGIC, NP_SHAPE_MAGIC)
             rank = first if is_old else read("i")[0]
             if not 1 <= rank <= LARGEST_RANK:
                 raise ValueError(f"an array of rank {rank}")
@@ -60,7 +60,7 @@ def parse_arrays(content):
 
 def write_array(file, array):
     """Write an array to a binary file as `mx.nd.save` does a list of one."""
-    head = 0x112, 0, 1, 0xF993FAC9, 0, array.ndim, *array.shape
+    head = LIST_MAGIC, 0, 1, MAGIC, 0, array.ndim, *array.shape
     kind = [np.dtype(name) for name in DTYPES].index(array.dtype)
     file.write(struct.pack(f"<QQQIii{array.ndim}qiii", *head, 1, 0, kind))  # on CPU 0
     file.write(np.ascontiguousarray(array).data)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -243,6 +244,7 @@ def rewrite_batch_norms(symbol, params, image_shape):
     nodes, internals = graph["nodes"], symbol.get_internals()
     _, shapes, _ = _infer(internals.infer_shape, image_shape)
     shapes = dict(zip(internals.list_outputs(), shapes))
+    uses = Counter(index for node in nodes for index, *_ in node["inputs"])
     for node in nodes:
         shape = shapes.get(f"{node['name']}_output", ())
         if node["op"] != "BatchNorm" or len(shape) != 4 or len(node["inputs"]) != 5:
@@ -250,9 +252,9 @@ def rewrite_batch_norms(symbol, params, image_shape):
         source, *variables = (nodes[index] for index, *_ in node["inputs"])
         attrs = node.get("attrs", {})
         names = [variable["name"] for variable in variables]
-        uses = sum(each[0] == node["inputs"][1][0] for other in nodes for each in other["inputs"])
         axis, outputs = attrs.get("axis", "1"), attrs.get("output_mean_var", "False")
-        if source["op"] == "Convolution" or uses > 1 or axis != "1" or outputs != "False":
+        is_shared = uses[node["inputs"][1][0]] > 1
+        if source["op"] == "Convolution" or is_shared or axis != "1" or outputs != "False":
             continue
         gamma, beta, mean, variance = (params[name].astype("float32") for name in names)
         if attrs.get("fix_gamma", "True") in ("True", "1"):

@@ -139,8 +139,6 @@ def _fetch_all(paths):
     folder.mkdir(parents=True, exist_ok=True)
     failed, silent = {}, {}
     with part_folder(folder) as part:
-        # Another process may have fetched some of them while this one waited for the folder.
-        paths = [path for path in paths if not _is_whole(path)]
         size = sum(FILES[path.name].size for path in paths) / 1e6
         purposes = ", ".join(dict.fromkeys(FILES[path.name].purpose for path in paths))
         warn(f"fetching {max(0.1, size):.1f} MB to {folder}: {purposes}")
@@ -234,9 +232,8 @@ def _download(url, output, _, size):
                 wanted = received + LOWEST_RATE * SILENCE_SECONDS
                 deadline = time.monotonic() + SILENCE_SECONDS
     for error in errors:
-        if isinstance(
-            error, ValueError
-        ):  # A redirect may lead anywhere; pooch's are about digests.
+        # A redirect may lead anywhere; pooch's are about digests.
+        if isinstance(error, ValueError):
             raise requests.exceptions.InvalidURL from error
         raise error
 

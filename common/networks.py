@@ -226,9 +226,10 @@ def quantize(block, images):
         int8_symbol, args, states, collector, calib_mode="naive"
     )
     int8_symbol = int8_symbol.get_backend_symbol("MKLDNN_QUANTIZE")
+    arrays = {**int8_args, **states}
     int8_block = gluon.SymbolBlock(int8_symbol, mx.sym.var("data", dtype="float32"))
     for name, parameter in int8_block.collect_params().items():
-        array = {**int8_args, **states}[name]
+        array = arrays[name]
         parameter.shape, parameter.dtype = array.shape, array.dtype
         parameter.initialize(mx.init.Zero())
         parameter.set_data(array)

@@ -43,6 +43,7 @@ from pic.browser import (  # noqa: E402
 )
 
 PATIENCE = 300  # seconds, for what takes TensorBoard longest: 500 iterations of t-SNE
+EPOCHS = 10  # of a training, as the README has it
 GAP = 24  # pixels between pictures that stand side by side
 MISTAKE = "sombrero"  # which MobileNet V2 takes for a cowboy hat
 MANY_COLORS = 5000  # more than a cloud has whose pictures are not there yet
@@ -101,15 +102,7 @@ def log_codes(real, data_dir, logdir):
 
 def mnist_image_samples(page, url):
     """Show the digits that three epochs began with."""
-    pane = show(page, url, "images", "^minist_first_minibatch$")
-    slider = pane.locator("paper-slider")
-    slider.press("Home")
-    shots = []
-    for epoch in range(3):
-        expect(pane.locator(".heading-label", has_text="step")).to_have_text(f"step {epoch}")
-        shots.append(shoot_card(pane, "minist_first_minibatch"))
-        slider.press("ArrowRight")
-    return [grid(shots, 3)]
+    return shoot_steps(page, url, "minist_first_minibatch", range(3))
 
 
 def mnist_graph(page, url):
@@ -135,7 +128,7 @@ def mnist_params_histograms(page, url):
     """Show the gradients of the six parameters, one row per layer."""
     page.set_viewport_size({"width": 1060, "height": 900})
     pane = show(page, url, "histograms", "hybridsequential0")
-    expect(pane.locator("g.histogram")).to_have_count(60)
+    expect(pane.locator("g.histogram")).to_have_count(6 * EPOCHS)
     return [grid([shoot(card) for card in pane.locator("tf-histogram-loader").all()], 2)]
 
 
@@ -156,23 +149,27 @@ def mnist_loss_train_valid_curves(page, url):
 
 def mnist_confusion(page, url):
     """Show what was taken for what after the first epoch, and after the last."""
-    return first_and_last(page, url, "mnist_confusion")
+    return shoot_steps(page, url, "mnist_confusion", (0, EPOCHS - 1))
 
 
 def mnist_weights(page, url):
     """Show the first layer's weights after the first epoch, and after the last."""
-    return first_and_last(page, url, "hybridsequential0_dense0_weight_pictures")
+    tag = "hybridsequential0_dense0_weight_pictures"
+    return shoot_steps(page, url, tag, (0, EPOCHS - 1))
 
 
-def first_and_last(page, url, tag):
-    """Photograph a picture at both ends of its slider."""
+def shoot_steps(page, url, tag, steps):
+    """Photograph a picture at some steps of its slider, side by side."""
     pane = show(page, url, "images", f"^{tag}$")
+    slider = pane.locator("paper-slider")
+    slider.press("Home")
     shots = []
-    for key in ("Home", "End"):
-        pane.locator("paper-slider").press(key)
-        page.wait_for_timeout(500)
-        shots.append(shoot_card(pane, tag))
-    return [grid(shots, 2)]
+    for step in range(max(steps) + 1):
+        expect(pane.locator(".heading-label", has_text="step")).to_have_text(f"step {step}")
+        if step in steps:
+            shots.append(shoot_card(pane, tag))
+        slider.press("ArrowRight")
+    return [grid(shots, len(shots))]
 
 
 def mnist_codes(page, url):

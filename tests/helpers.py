@@ -84,8 +84,11 @@ def read_text(log, tag):
 
 def decode(image):
     """Decode a logged picture to (H, W, 3) uint8 RGB."""
-    pixels = np.frombuffer(image.encoded_image_string, np.uint8)
-    return cv2.imdecode(pixels, cv2.IMREAD_COLOR)[:, :, ::-1]
+    return decode_png(image.encoded_image_string)
+
+
+def decode_png(content):
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
 
 
 def grid(batch, columns=8):

@@ -15,7 +15,16 @@ from common.datasets import load_mnist, load_picture
 import cv2
 import numpy as np
 import pytest
-from helpers import assert_same_picture, convolve, decode, grid, read_log, run_main, stretch
+from helpers import (
+    assert_same_picture,
+    convolve,
+    decode,
+    decode_png,
+    grid,
+    read_log,
+    run_main,
+    stretch,
+)
 from mxboard import SummaryWriter
 from playwright.sync_api import Page, expect
 
@@ -108,10 +117,6 @@ def pixels(image):
         }"""
     )
     return decode_png(base64.b64decode(url.split(",")[1]))
-
-
-def decode_png(content):
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
 
 
 @pytest.mark.parametrize(("tag", "word"), [("train_acc", "Training"), ("valid_acc", "Validation")])
