@@ -61,7 +61,11 @@ def to_graph(symbol, input_shapes=None):
         for key, value in node.get("attrs", {}).items():
             converted.attr[key].s = value.encode()
     for (index, *_), shape in zip(saved["heads"], _infer_shapes(internals, input_shapes)):
-        listed = graph.node[index].attr["_output_shapes"].list.shape.add(unknown_rank=not shape)
+        attributes = graph.node[index].attr
+        if shape and "__shape__" in attributes:
+            # Gluon's may have been saved before the sizes were known, and has zeros for them.
+            attributes["__shape__"].s = str(tuple(shape)).encode()
+        listed = attributes["_output_shapes"].list.shape.add(unknown_rank=not shape)
         for size in shape or ():
             listed.dim.add(size=size if size > 0 else -1)  # MXNet's 0 and TensorBoard's -1: unknown
     return graph

@@ -216,6 +216,12 @@ def test_size_that_is_not_known_is_left_open(tmp_path):
     assert shapes(nodes["layer/weight"]) == [[3, -1]]
 
 
+def test_weight_whose_size_came_with_the_first_batch_is_logged_with_it(tmp_path):
+    net = run(mx.gluon.nn.Dense(3, prefix="layer_"), 5, 2)
+    nodes = log_graph(net, tmp_path, {"data": (5, 2)})
+    assert nodes["layer/weight"].attr["__shape__"].s == b"(3, 2)"
+
+
 def test_attributes_of_a_node_are_logged_one_by_one(tmp_path):
     node = log_graph(dense(DATA), tmp_path)["layer/layer"]
     attributes = {name: value.s for name, value in node.attr.items() if name != "_output_shapes"}
