@@ -95,7 +95,7 @@ def _encode_vectors(vectors):
     Raw, unless that would pass for text: TensorBoard takes a file for text if its first line is
     UTF-8, as that of all-zero vectors is.
     """
-    raw = vectors.tobytes()
+    raw = vectors.reshape(-1).view(np.uint8).data  # no copy: vectors may fill half of the memory
     first_line = re.match(rb"[\r\n]*([^\r\n]*)", raw)[1]
     try:
         first_line.decode()

@@ -381,15 +381,7 @@ class SummaryWriter:
         subject = f"image {tag}"
         batch = to_pixels(subject, _to_numbers(subject, image))
         columns = 8 if len(batch) <= LARGEST_STRIP else math.isqrt(len(batch) - 1) + 1
-        pixels = make_grid(batch, columns)
-        height, width, channels = pixels.shape
-        if max(height, width) > PNG_SIDE:
-            raise ValueError(f"{subject}: {height} x {width} is more than a PNG holds")
-        lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
-        encoded = encode(pixels, ".jpg" if lossy else ".png")
-        picture = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=encoded
-        )
+        picture = _encode_image(subject, make_grid(batch, columns))
         self._add("image", tag, global_step, image=picture)
 
     def add_audio(
@@ -596,6 +588,18 @@ def _to_step(step):
         return None if step is None else int(operator.index(step))
     except TypeError:
         raise TypeError(f"a step is an integer, not {step!r}") from None
+
+
+def _encode_image(subject, pixels):
+    """Return a (H, W, C) picture as TensorBoard's images have it."""
+    height, width, channels = pixels.shape
+    if max(height, width) > PNG_SIDE:
+        raise ValueError(f"{subject}: {height} x {width} is more than a PNG holds")
+    lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
+    encoded = encode(pixels, ".jpg" if lossy else ".png")
+    return Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=encoded
+    )
 
 
 def _to_numbers(subject, values):
