@@ -24,8 +24,9 @@ from .synthetic import draw_weights
 GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
 GLUON_STD_RGB = (0.229, 0.224, 0.225)
 
-SAMPLE_COUNT = 32  # pictures that give the ranges of int8, and whose codes are compared
-SAMPLE_BATCH = 16
+# Pictures that give the ranges of int8, and whose codes are compared, all in one batch: with 32 the
+# codes of others are no better.
+SAMPLE_COUNT = 16
 CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 # An int8 network that names as many pictures right as in float32 has 0.98 or more; at 0.93
 # neighbors begin to change.
@@ -169,7 +170,7 @@ def choose_dtype(block, dtype, batches, image_shape, ctx):
         raise ScriptError("argument --dtype: MXNet computes in int8 on a CPU only", status=2)
     if dtype == "int8" or (dtype == "auto" and on_cpu and has_vnni()):
         sample = np.concatenate([images for images, _ in batches if len(images)])
-        int8_block, cosine = _try_int8(block, sample, dtype, ctx)
+        int8_block, cosine = _try_int8(block, sample, dtype)
         # Not the other way round: codes that are NaN have no cosine.
         good = int8_block and cosine >= LOWEST_COSINE
         if int8_block and not good:
@@ -184,12 +185,11 @@ def choose_dtype(block, dtype, batches, image_shape, ctx):
     return block, "float32", None
 
 
-def _try_int8(block, sample, dtype, ctx):
+def _try_int8(block, sample, dtype):
     """Quantize a network; return it, or None if MXNet cannot, and its mean cosine with float32."""
     try:
         int8_block, expected = quantize(block, sample)
-        starts = range(0, len(sample), SAMPLE_BATCH)
-        codes = [encode(int8_block, sample[i : i + SAMPLE_BATCH], ctx) for i in starts]
+        codes = int8_block(nd.array(sample, dtype="float32")).asnumpy()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         if dtype == "int8":
@@ -198,7 +198,7 @@ def _try_int8(block, sample, dtype, ctx):
             ) from error
         warn(f"no int8 for this network ({reason}): using float32")
         return None, None
-    cosine = mean_cosine(np.concatenate(codes), expected)
+    cosine = mean_cosine(codes, expected)
     print(f"int8: the mean cosine of its codes with those of float32 is {cosine:.4f}")
     return int8_block, cosine
 
@@ -246,24 +246,18 @@ def _observe(symbol, params, images, layers):
             name = mx.base.py_str(name)
             if name in layers:
                 values = nd.NDArray(ctypes.cast(handle, mx.base.NDArrayHandle), False).asnumpy()
-                low, high = ranges.get(name, (np.inf, -np.inf))
-                ranges[name] = min(low, values.min()), max(high, values.max())
+                ranges[name] = values.min(), values.max()
         except Exception as error:  # MXNet, which calls this, would drop it
             errors.append(error)
 
-    size = min(SAMPLE_BATCH, len(images))
-    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=(size, *images.shape[1:]))
+    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=images.shape)
     executor.copy_params_from(params, params, allow_extra_params=True)
     executor.set_monitor_callback(collect, monitor_all=True)
-    codes = []
-    for start in range(0, len(images), size):
-        # The last batch is full too: MXNet would stop collecting.
-        batch = np.take(images, range(start, start + size), axis=0, mode="clip")
-        (output,) = executor.forward(is_train=False, data=nd.array(batch, dtype="float32"))
-        codes.append(output.asnumpy())
-        for error in errors:
-            raise error
-    return np.concatenate(codes)[: len(images)], ranges
+    (codes,) = executor.forward(is_train=False, data=nd.array(images, dtype="float32"))
+    codes = codes.asnumpy()
+    for error in errors:
+        raise error
+    return codes, ranges
 
 
 def mean_cosine(codes, others):
