@@ -9,11 +9,11 @@ TensorBoard shows, while the network is still training:
   on others: the two part where the network begins to overfit. `train_acc` is the published one,
   counted during the epoch; `valid_acc` is that of the others.
 - Images: `minist_first_minibatch`, the digits that each epoch began with, shuffled every time;
-  `mnist_confusion`, what is taken for what; `..._pictures`, the weights of the first layer, in
-  which noise turns into strokes.
+  `mnist_confusion`, what is taken for what; `..._pictures`, the weights of the first layer:
+  strokes that each unit looks for, or noise where a unit hardly takes part.
 - Graphs: the network, three dense layers from the picture to ten scores.
 - Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
-  peak at zero, and tails; one whose scale shrinks to nothing is of a layer that no longer learns.
+  peak at zero, and tails; a heap that shrinks to a spike belongs to a layer that no longer learns.
 - Projector: `mnist_codes`, what the last but one layer makes of 2,000 test digits, and
   `mnist_codes_untrained`, what it made of them before. Color by `digit`, and start t-SNE.
 - HParams: the settings and the accuracy of each run, if several are below the log folder.
