@@ -1,7 +1,7 @@
 """Take the README's pictures again: run the scripts, and photograph what TensorBoard shows.
 
     MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py
-    MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py mnist_graph.png embedding_motion.gif
+    MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py mnist_graph.png imagenet_mistake.png
 
 FOLDER needs:
 
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from common import cli  # noqa: E402
 
 import numpy as np  # noqa: E402
-from PIL import Image, ImageChops, ImageFilter, ImageOps  # noqa: E402
+from PIL import Image, ImageChops, ImageFilter  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 
 from pic.browser import (  # noqa: E402
@@ -45,10 +45,10 @@ from pic.browser import (  # noqa: E402
 PATIENCE = 300  # seconds, for what takes TensorBoard longest: 500 iterations of t-SNE
 EPOCHS = 10  # of a training, as the README has it
 GAP = 24  # pixels between pictures that stand side by side
-MISTAKE = "sombrero"  # which MobileNet V2 takes for a cowboy hat
+MISTAKE = "Dungeness crab"  # which MobileNet V2 takes for a fiddler crab
+FIRST_LAYERS = ("inception_bn_conv_1", "resnet_152_conv0", "vgg16_conv1_1")
 MANY_COLORS = 5000  # more than a cloud has whose pictures are not there yet
-TURN_FRAMES = 28
-T_SNE_GOALS = [1, 2, 4, 6, 8, 10, *range(13, 40, 3), *range(45, 100, 10), *range(100, 500, 40)]
+T_SNE_GOALS = [1, 2, 4, 7, 10, 15, 20, 30, 40, 60, 80, 100, 140, 180, 240, 300, 400, 500]
 GIF_WIDTH, GIF_COLORS = 560, 96
 FRAME_MS, LAST_FRAME_MS = 120, 2500
 
@@ -78,6 +78,12 @@ def run(script, *args):
 def log_mnist(real, data_dir, logdir):
     """Train as the README does."""
     run("train_mnist.py", "--data-dir", data_dir, "--logdir", logdir)
+
+
+def log_runs(real, data_dir, logdir):
+    """Train three times, as the README's "Runs side by side" does."""
+    for name, lr in {"slow": "0.01", "usual": "0.1", "fast": "0.3"}.items():
+        run("train_mnist.py", "--data-dir", data_dir, "--logdir", logdir / name, "--lr", lr)
 
 
 def log_filters(real, data_dir, logdir):
@@ -115,9 +121,11 @@ def mnist_graph(page, url):
         target.click(trial=True)  # Waits until it stands still.
         target.dblclick()
         expect(node.locator("g.node").first).to_be_visible()
+        page.wait_for_timeout(1000)  # Edges that are moved while a box grows stay where they were.
     weight = page.locator("g.node[data-name='hybridsequential0/dense0/weight'] .nodecolortarget")
     weight.dispatch_event("click")
     expect(page.locator("tf-node-info .node-name")).to_contain_text("weight")
+    page.wait_for_timeout(2000)  # It glides to the weight.
     page.get_by_text("Fit to screen").click()
     page.mouse.move(1340, 1190)
     page.wait_for_timeout(2000)  # It glides there.
@@ -187,16 +195,30 @@ def mnist_codes(page, url):
     return [shoot(page, clip={"x": 0, "y": 64, "width": 1180, "height": 936})]
 
 
-def filters(layer):
-    """Return what shows the picture, the filters of a layer, and what they make of the picture."""
+def mnist_hparams(page, url):
+    """Show three runs as a table and in parallel coordinates."""
+    page.set_viewport_size({"width": 1280, "height": 800})
+    show(page, url, "hparams")
+    expect(page.locator("tf-hparams-table-view vaadin-grid-cell-content").first).to_be_visible()
+    page.wait_for_timeout(2000)
+    table = shoot(page, clip={"x": 262, "y": 128, "width": 1018, "height": 180})
+    page.get_by_text("Parallel coordinates view").click()
+    page.wait_for_timeout(2000)
+    lines = shoot(page, clip={"x": 262, "y": 310, "width": 1018, "height": 480})
+    return [grid([table, lines], 1)]
 
-    def take(page, url):
-        tags = ["swan", f"{layer}_weight", f"{layer}_output"]
-        pane = show(page, url, "images", f"^({'|'.join(tags)})$")
-        expect(pane.locator("img")).to_have_count(3)
-        return [grid([shoot_card(pane, tag) for tag in tags], 3)]
 
-    return take
+def first_layers(page, url):
+    """Show the picture, and of each network the filters and what they make of the picture."""
+    pane = show(page, url, "images", "swan|_weight|_output")
+    expect(pane.locator("img")).to_have_count(7)
+    swan = shoot_card(pane, "swan")
+    blank = Image.new("RGB", swan.size, "white")
+    filters, maps = (
+        [shoot_card(pane, f"{layer}_{kind}") for layer in FIRST_LAYERS]
+        for kind in ("weight", "output")
+    )
+    return [grid([swan, *filters, blank, *maps], 4)]
 
 
 def images_for_convnet_codes(page, url):
@@ -228,43 +250,27 @@ def open_codes(page, url, width, height):
 
 
 def imagenet_embedding(page, url):
-    """Show the codes along the three directions in which they differ most."""
-    _, cloud = open_codes(page, url, 1560, 1000)
-    box = cloud.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.wheel(0, 100)
-    page.mouse.move(box["x"] + 1, box["y"] + 1)
-    page.wait_for_timeout(500)
-    shot = shoot(cloud)
-    drawn = ImageChops.difference(shot, Image.new("RGB", shot.size, shot.getpixel((0, 0))))
-    return [ImageOps.expand(shot.crop(drawn.getbbox()), GAP, "white")]
-
-
-def embedding_motion(page, url):
-    """Turn the cloud once around."""
-    _, cloud = open_codes(page, url, 1280, 720)
-    box = cloud.bounding_box()
-    frames = []
-    # A pull as wide as the cloud is high turns it once; from a corner, where no picture is.
-    x, y = box["x"] + 1, box["y"] + box["height"] - 20
-    page.mouse.move(x, y)
-    page.mouse.down()
-    for frame in range(TURN_FRAMES):
-        page.mouse.move(x + frame / TURN_FRAMES * box["height"], y)
-        frames.append(shoot(cloud))
-    page.mouse.up()
-    return frames
+    """Show the codes along the three directions in which they differ most, spherized and not."""
+    projector, cloud = open_codes(page, url, 1560, 1000)
+    shots = [trim(shoot(cloud))]
+    projector.locator("#normalize-data-checkbox").click()
+    page.wait_for_timeout(5000)  # It computes them again.
+    shots.append(trim(shoot(cloud)))
+    return [grid(shots, 2)]
 
 
 def imagenet_mistake(page, url):
-    """Show which pictures are named wrong, and one of them with its neighbors."""
-    projector, _ = open_codes(page, url, 1400, 900)
+    """Show which pictures are named wrong; and one of them with its neighbors."""
+    projector, cloud = open_codes(page, url, 1400, 900)
     color_by(projector, "correct")
+    page.wait_for_timeout(1000)
+    mistakes = shoot(page, clip={"x": 0, "y": 64, "width": 1100, "height": 836})
     projector.locator("#search-box input").fill(MISTAKE)  # The only match is selected.
-    projector.get_by_text("show images").click()
     expect(projector.get_by_text("Nearest points in the original space")).to_be_visible()
     page.wait_for_timeout(1500)  # It glides there.
-    return [shoot(page, clip={"x": 0, "y": 64, "width": 1400, "height": 836})]
+    labels = shoot(page, clip={"x": 820, "y": 148, "width": 278, "height": 156})
+    neighbors = shoot(page, clip={"x": 1100, "y": 340, "width": 300, "height": 490})
+    return [grid([mistakes, grid([labels, neighbors], 1)], 2)]
 
 
 def iterate(projector, page, goal):
@@ -274,10 +280,12 @@ def iterate(projector, page, goal):
 
 
 def embedding_t_sne_motion(page, url):
-    """Show t-SNE move pictures with similar codes together."""
-    projector, cloud = open_codes(page, url, 1280, 720)
-    frames = [shoot(cloud)]
+    """Show t-SNE move pictures with similar codes together, in the plane."""
+    projector, cloud = open_codes(page, url, 2200, 1500)
     projector.locator("#tsne-tab").click()
+    iterate(projector, page, 1)
+    projector.locator("#tsne-toggle").click()
+    frames = []
     for goal in T_SNE_GOALS:
         iterate(projector, page, goal)
         frames.append(shoot(cloud))
@@ -286,14 +294,14 @@ def embedding_t_sne_motion(page, url):
 
 def imagenet_dog_cluster(page, url):
     """Search for terriers in the plane that t-SNE made, and zoom in on them."""
-    projector, cloud = open_codes(page, url, 1240, 760)
+    projector, cloud = open_codes(page, url, 1860, 1140)
     projector.locator("#tsne-tab").click()
     iterate(projector, page, 1)
     projector.locator("#tsne-toggle").click()
     iterate(projector, page, T_SNE_GOALS[-1])
     projector.locator(".run-tsne").click()
     box = cloud.bounding_box()
-    clip = {"x": box["x"], "y": 66, "width": 1240 - box["x"], "height": 760 - 66}
+    clip = {"x": box["x"], "y": 66, "width": 1860 - box["x"], "height": 1140 - 66}
     frames = [shoot(page, clip=clip)]
     before = shoot(cloud)
     for word in ("ter", "terri", "terrier"):
@@ -319,7 +327,7 @@ def imagenet_dog_cluster(page, url):
         frames.append(shoot(page, clip=clip))
     page.mouse.up(button="right")
     page.mouse.move(box["x"] + 2, box["y"] + box["height"] - 2)
-    for _ in range(18):
+    for _ in range(11):
         page.mouse.wheel(0, -100)
         page.wait_for_timeout(50)
         page.mouse.wheel(0, -100)
@@ -360,14 +368,25 @@ def shoot(target, **options):
 
 
 def grid(images, columns):
-    """Lay out pictures of one size on white."""
-    width, height = (side + GAP for side in images[0].size)
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        sheet.paste(image, (column * width + GAP, row * height + GAP))
+    """Lay out pictures on white, row by row."""
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    width = max(sum(each.width + GAP for each in row) for row in rows) + GAP
+    heights = [max(each.height for each in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + GAP), "white")
+    y = GAP
+    for row, height in zip(rows, heights):
+        x = GAP
+        for each in row:
+            sheet.paste(each, (x, y))
+            x += each.width + GAP
+        y += height
     return sheet
+
+
+def trim(shot):
+    """Cut off the margins, which have the color of the top left corner."""
+    margin = Image.new("RGB", shot.size, shot.getpixel((0, 0)))
+    return shot.crop(ImageChops.difference(shot, margin).getbbox())
 
 
 def save(frames, path):
@@ -393,12 +412,10 @@ PICTURES = {
     "mnist_confusion.png": (log_mnist, mnist_confusion, 2),
     "mnist_weights.png": (log_mnist, mnist_weights, 2),
     "mnist_codes.png": (log_mnist, mnist_codes, 1),
-    "inception_bn_conv_1_weight_output.png": (log_filters, filters("inception_bn_conv_1"), 2),
-    "resnet_152_conv0_weight_output.png": (log_filters, filters("resnet_152_conv0"), 2),
-    "vgg16_conv1_1_weight_output.png": (log_filters, filters("vgg16_conv1_1"), 2),
+    "mnist_hparams.png": (log_runs, mnist_hparams, 1.5),
+    "first_layers.png": (log_filters, first_layers, 1.5),
     "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 1),
     "imagenet_embedding.png": (log_codes, imagenet_embedding, 1),
-    "embedding_motion.gif": (log_codes, embedding_motion, 1),
     "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 1),
     "imagenet_mistake.png": (log_codes, imagenet_mistake, 1),
     "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1),
@@ -426,7 +443,7 @@ def main():
         data_dir = Path(folder, "data")
         data_dir.mkdir()
         link_data(real, data_dir)
-        for log in (log_mnist, log_filters, log_codes):
+        for log in (log_mnist, log_runs, log_filters, log_codes):
             wanted = [name for name in names if PICTURES[name][0] is log]
             if not wanted:
                 continue
