@@ -22,7 +22,7 @@ ARM_LIBRARIES = ("libarmpl_lp64_mp.so", "libamath.so", "libastring.so")
 # From the ELF specification, as in /usr/include/elf.h and `man 5 elf`.
 ET_DYN = 3
 EM_AARCH64 = 183
-PT_LOAD, PT_DYNAMIC = 1, 2
+PT_LOAD, PT_DYNAMIC, PT_GNU_STACK = 1, 2, 0x6474E551
 PF_W, PF_R = 2, 4
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_SONAME = 0, 1, 5, 6, 10, 11, 14
 HEADER_SIZE, SEGMENT_SIZE, SYMBOL_SIZE = 64, 56, 24
@@ -74,7 +74,7 @@ def make_library(soname, needed, machine=EM_AARCH64):
     """
     strings = b"\0" + soname.encode() + b"\0" + needed.encode() + b"\0"
     strings += bytes(-len(strings) % 8)  # what comes after them is aligned to 8 bytes
-    symbols_start = HEADER_SIZE + 2 * SEGMENT_SIZE
+    symbols_start = HEADER_SIZE + 3 * SEGMENT_SIZE
     strings_start = symbols_start + SYMBOL_SIZE
     dynamic_start = strings_start + len(strings)
     entries = {
@@ -91,9 +91,11 @@ def make_library(soname, needed, machine=EM_AARCH64):
 
     header = struct.pack("<16sHHI", b"\x7fELF\2\1\1", ET_DYN, machine, 1)
     header += struct.pack("<QQQI", 0, HEADER_SIZE, 0, 0)  # no code to start at, no sections
-    header += struct.pack("<HHHHHH", HEADER_SIZE, SEGMENT_SIZE, 2, 0, 0, 0)
+    header += struct.pack("<HHHHHH", HEADER_SIZE, SEGMENT_SIZE, 3, 0, 0, 0)
     segments = _segment(PT_LOAD, 0, size, LARGEST_PAGE)
     segments += _segment(PT_DYNAMIC, dynamic_start, len(dynamic), 8)
+    # Without it glibc takes the stack to be for code, and from 2.41 on refuses the library on x86.
+    segments += _segment(PT_GNU_STACK, 0, 0, 16)
     symbols = bytes(SYMBOL_SIZE)  # only the null symbol, with which every symbol table begins
     return header + segments + symbols + strings + dynamic
 

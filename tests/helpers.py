@@ -1,11 +1,14 @@
 """What the tests share: scripts run here or in a process, TensorBoard's own reader, test data."""
 
+import fcntl
 import http.server
 import importlib
 import os
+import pty
 import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 from common.codes import Description
@@ -15,6 +18,7 @@ import mxcompat
 import cv2
 import mxnet as mx
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +53,26 @@ def run_main(script, *args):
         importlib.import_module(script[: -len(".py")]).main()
     finally:
         sys.argv = argv
+
+
+def start_in_terminal(command, **options):
+    """Start a program in a terminal of 24 x 100; return it, and what it shows, piece by piece."""
+    try:
+        terminal, process_end = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"needs a terminal: {error}")
+    fcntl.ioctl(process_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    streams = {"stdout": process_end, "stderr": process_end, "env": script_env()}
+    process = subprocess.Popen(command, **streams, **options)
+    os.close(process_end)
+
+    def read():
+        try:
+            return os.read(terminal, 65536).decode(errors="replace")
+        except OSError:  # The program has closed its end.
+            return ""
+
+    return process, iter(read, "")
 
 
 def contents(folder):

@@ -1,14 +1,9 @@
-import fcntl
-import os
-import pty
 import re
 import shlex
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
 
 from common.codes import load_codes, save_codes
@@ -34,6 +29,7 @@ from helpers import (
     run_main,
     run_script,
     script_env,
+    start_in_terminal,
     write_folder,
     write_rec,
 )
@@ -284,18 +280,13 @@ def assert_belong_to_long(found, tiny):
 def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(
     number, tiny, long_rec, tmp_path
 ):
-    terminal, process_end = pty.openpty()
-    fcntl.ioctl(process_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = [sys.executable, ROOT / SCRIPT, *TINY, "--images", "long.rec", "--data-dir", tmp_path]
     command += ["--max-num-images", str(LONG), "--batch-size", "3"]
-    process = subprocess.Popen(
-        command, stdout=process_end, stderr=process_end, env=script_env(), cwd=long_rec
-    )
-    os.close(process_end)
+    process, output = start_in_terminal(command, cwd=long_rec)
     too_long = threading.Timer(60, process.kill)
     too_long.start()
     shown, sent = "", False
-    while chunk := _read(terminal):
+    for chunk in output:
         shown += chunk
         if not sent and re.search(rf" [1-9]\d*/{LONG} ", shown):
             process.send_signal(number)
@@ -309,13 +300,6 @@ def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(
     assert f"stopped early: saved {count:,} codes" in shown
     assert f"{count:,} of {LONG:,}" in found[3].pictures
     assert len(contents(tmp_path)) == 4
-
-
-def _read(terminal):
-    try:
-        return os.read(terminal, 65536).decode(errors="replace")
-    except OSError:
-        return ""
 
 
 # Runs a command and prints its peak memory: its own, which a child begins with its parent's.

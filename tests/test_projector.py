@@ -254,9 +254,9 @@ def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(tmp_path):
         sw.add_embedding("x", np.ones((count, 2)), images=images)
     projected = Projected(tmp_path, "x")
     assert list(projected.entry.sprite.single_image_dim) == [63, 7]
-    centres = projected.sprites[:count, 3, 31, 0].astype(int)
+    middles = projected.sprites[:count, 3, 31, 0].astype(int)
     # Sprites whose sides are no multiple of JPEG's blocks run into each other a little.
-    assert np.percentile(abs(centres - brightness), 95) <= 8
+    assert np.percentile(abs(middles - brightness), 95) <= 8
 
 
 TWO_OF_TWO = "the projector needs 2 or more vectors of 2 or more numbers, and"

@@ -1,13 +1,8 @@
-import fcntl
-import os
-import pty
 import re
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 
 from common.charts import draw_confusion, scale_each
 from common.datasets import load_mnist
@@ -27,6 +22,7 @@ from helpers import (
     read_text,
     run_script,
     script_env,
+    start_in_terminal,
 )
 from mxboard import SummaryWriter
 from mxnet import gluon, nd
@@ -230,24 +226,11 @@ def test_last_partial_batch_is_dropped(call, tmp_path):
 
 
 def test_terminal_shows_a_bar_per_epoch_with_its_batches(tmp_path):
-    terminal, process_end = pty.openpty()
-    fcntl.ioctl(process_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = [sys.executable, ROOT / SCRIPT, *map(str, SMALL), "--logdir", tmp_path]
-    process = subprocess.Popen(command, stdout=process_end, stderr=process_end, env=script_env())
-    os.close(process_end)
-    shown = b""
-    # Reading fails once the process has closed its end.
-    while chunk := _read(terminal):
-        shown += chunk
+    process, output = start_in_terminal(command)
+    shown = "".join(output)
     assert process.wait() == 0
-    assert b"20/20 " in shown.split(b"epoch 0: ")[-1]
-
-
-def _read(terminal):
-    try:
-        return os.read(terminal, 65536)
-    except OSError:
-        return b""
+    assert "20/20 " in shown.split("epoch 0: ")[-1]
 
 
 def test_help_shows_every_default():
