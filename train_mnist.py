@@ -14,7 +14,7 @@ TensorBoard shows, while the network is still training:
 - Graphs: the network, three dense layers from the picture to ten scores.
 - Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
   peak at zero, and tails; a heap that shrinks to a spike belongs to a layer that no longer learns.
-- Projector: `mnist_codes`, what the last but one layer makes of 2,000 test digits, and
+- Projector: `mnist_codes`, what the second-to-last layer makes of 2,000 test digits, and
   `mnist_codes_untrained`, what it made of them before. Color by `digit`, and start t-SNE.
 - HParams: the settings and the accuracy of each run, if several are below the log folder.
 - Text: `mnist_data`, what the network was trained on.

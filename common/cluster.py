@@ -22,7 +22,7 @@ LIMIT_VARIABLE, DEFAULT_LIMIT = "MXBOARD_DEMO_WAIT_SECONDS", 60
 
 
 def check_environment():
-    """Name the variable that is missing or wrong, with which MXNet would crash or wait for ever."""
+    """Name the variable that is missing or wrong, with which MXNet would crash or wait forever."""
     for name, pattern in VARIABLES.items():
         value = os.environ.get(name)
         if not re.fullmatch(pattern, value or ""):
@@ -82,7 +82,7 @@ def share_weights(trainer):
 class PeerWatch:
     """Ends the process if its main thread waits too long for the others of a training.
 
-    MXNet waits for ever, in C. So a thread keeps sending a signal to the main thread, whose handler
+    MXNet waits forever, in C. So a thread keeps sending a signal to the main thread, whose handler
     Python only runs once MXNet returns: no reply for too long means that the others are gone.
     """
 

@@ -36,7 +36,7 @@ FAMILIES = {
         "https://cdn.jsdelivr.net/gh/fgnt/mnist@master",
     ),
     "demo": (
-        "what the published demo shows",
+        "the published demo's data",
         f"https://raw.githubusercontent.com/reminisce/mxboard-demo/{DEMO_COMMIT}/data",
         f"https://cdn.jsdelivr.net/gh/reminisce/mxboard-demo@{DEMO_COMMIT}/data",
     ),
