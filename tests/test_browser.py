@@ -119,30 +119,42 @@ def pixels(image):
     return decode_png(base64.b64decode(url.split(",")[1]))
 
 
-@pytest.mark.parametrize(("tag", "word"), [("train_acc", "Training"), ("valid_acc", "Validation")])
-def test_time_series_plots_the_accuracies_that_were_printed(tag, word, demo):
+def read_chart(demo, tag, runs):
+    """Return the value that the only chart of a tag shows, by run and step."""
     page = demo.page
     show(page, demo.url, "timeseries", f"^{tag}$")
     cards = page.locator("scalar-card")
     expect(cards.locator(".heading .name")).to_have_text([tag])
     box = cards.locator("line-chart-interactive-view").bounding_box()
     shown, deadline = {}, time.monotonic() + 30
-    # The tooltip tells the point that is nearest to the pointer.
+    # The tooltip tells the points that are nearest to the pointer, one of each run.
     for x in itertools.cycle(np.linspace(0.02, 0.98, 8 * EPOCHS)):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + box["height"] / 2)
         page.wait_for_timeout(50)
-        cells = page.locator("table.tooltip tr").evaluate_all(
+        header, *rows = page.locator("table.tooltip tr").evaluate_all(
             "rows => rows.map(row => Array.from(row.cells, cell => cell.innerText))"
-        )
-        if len(cells) == 2:
-            row = dict(zip(*cells))
-            shown[int(row["Step"])] = float(row["Value"])
-        if len(shown) == EPOCHS or time.monotonic() > deadline:
-            break
+        ) or [[]]
+        for cells in rows:
+            row = dict(zip(header, cells))
+            shown[row["Run"], int(row["Step"])] = float(row["Value"])
+        if len(shown) == runs * EPOCHS or time.monotonic() > deadline:
+            return shown
+
+
+@pytest.mark.parametrize(("tag", "word"), [("train_acc", "Training"), ("valid_acc", "Validation")])
+def test_time_series_plots_the_accuracies_that_were_printed(tag, word, demo):
     printed = re.findall(rf"\[Epoch (\d+)\] {word}: accuracy=(\S+)", demo.printed)
     assert len(printed) == EPOCHS
-    # Four digits are shown.
-    assert shown == pytest.approx({int(n): float(value) for n, value in printed}, abs=6e-5)
+    expected = {("mnist", int(epoch)): float(value) for epoch, value in printed}
+    assert read_chart(demo, tag, runs=1) == pytest.approx(expected, abs=6e-5)  # shows four digits
+
+
+def test_time_series_plots_training_and_validation_accuracy_in_one_chart(demo):
+    expected = {}
+    for name in ("mnist/accuracy/train", "mnist/accuracy/valid"):
+        for point in read_log(demo.data_dir.parent / "logs" / name).Scalars("accuracy"):
+            expected[name, point.step] = point.value
+    assert read_chart(demo, "accuracy", runs=2) == pytest.approx(expected, abs=6e-5)
 
 
 def test_images_shows_the_first_minibatch_of_each_epoch_as_the_slider_moves(demo):
@@ -209,11 +221,12 @@ def test_hparams_has_the_settings_of_a_run_beside_its_last_accuracy(demo):
         expect(cells.get_by_text(value, exact=True).first).to_be_visible()
 
 
-def test_images_shows_what_the_network_takes_for_what(demo):
+@pytest.mark.parametrize("tag", ["mnist_confusion", "hybridsequential0_dense0_weight_pictures"])
+def test_images_shows_the_confusion_and_the_weights_of_the_last_epoch(tag, demo):
     log = read_log(demo.data_dir.parent / "logs" / "mnist")
-    cards = show(demo.page, demo.url, "images", "^mnist_confusion$").locator("tf-image-loader")
+    cards = show(demo.page, demo.url, "images", f"^{tag}$").locator("tf-image-loader")
     expect(cards).to_have_count(1)
-    assert_same_picture(pixels(cards.locator("img")), decode(log.Images("mnist_confusion")[-1]))
+    assert_same_picture(pixels(cards.locator("img")), decode(log.Images(tag)[-1]))
 
 
 def test_histograms_has_a_row_an_epoch_for_each_of_six_parameters(demo):
