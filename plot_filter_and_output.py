@@ -17,7 +17,7 @@ Your own picture, or the first convolution of your own MXNet checkpoint:
     python plot_filter_and_output.py --image PATH
     python plot_filter_and_output.py --model PREFIX
 
-The checkpoint's network is on the Graphs page, as a run that is called like the checkpoint.
+The checkpoint's network is on the Graphs page, as the run named after the checkpoint.
 """
 
 from pathlib import Path

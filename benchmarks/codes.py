@@ -4,10 +4,10 @@
 
 All compute the same network from the same files, of 224 x 224 pixels, each with its own best
 settings. The whole command is what a user waits for, 2,304 pictures from start to end, or 128 with
---quick; its set-up is everything before the first picture counts: loading, compiling, and for int8
-the calibration on 32 pictures (16 for ours). MXNet's AMX code corrupts memory, so the peers leave
-AMX alone too, but for ONNX Runtime, which has no switch for it. BENCHMARK_AMX=1 shows them as they
-come.
+--quick: a round of all ways takes 20 minutes, or 4. Its set-up is everything before the first
+picture counts: loading, compiling, and for int8 the calibration on 32 pictures (16 for ours).
+MXNet's AMX code corrupts memory, so the peers leave AMX alone too, but for ONNX Runtime, which has
+no switch for it. BENCHMARK_AMX=1 shows them as they come.
 """
 
 import concurrent.futures
@@ -50,12 +50,11 @@ def decode(path):
 def load_batches(paths):
     """Yield batches of pictures and thumbnails, decoded in threads, a batch ahead."""
     with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
-        batches = [
-            [pool.submit(decode, path) for path in paths[start : start + BATCH]]
-            for start in range(0, len(paths), BATCH)
-        ]
-        for batch in batches:
-            yield tuple(map(np.stack, zip(*(future.result() for future in batch))))
+        ahead = []
+        for start in range(0, len(paths) + BATCH, BATCH):
+            batch, ahead = ahead, [pool.submit(decode, each) for each in paths[start:][:BATCH]]
+            if batch:
+                yield tuple(map(np.stack, zip(*(future.result() for future in batch))))
 
 
 def load_torch(work):
@@ -142,8 +141,9 @@ def prepare_torch(precision, work, paths):
 
 
 def load_calibration(paths):
-    """Return the batches that int8 takes its ranges from."""
-    return [images.astype(np.float32) for images, _ in load_batches(paths[:BATCH])]
+    """Return the batch that int8 takes its ranges from."""
+    ((images, _),) = load_batches(paths[:BATCH])
+    return images.astype(np.float32)
 
 
 def prepare_onnxruntime(precision, work, paths):
@@ -154,8 +154,7 @@ def prepare_onnxruntime(precision, work, paths):
     path = str(work / "net.onnx")
     if "int8" in precision:
         # By eights, and never three of them in memory: the outputs of all layers are kept.
-        eights = [each for batch in load_calibration(paths) for each in np.split(batch, 4)]
-        batches = iter([{"data": each} for each in eights])
+        batches = iter([{"data": each} for each in np.split(load_calibration(paths), 4)])
 
         class Reader(quantization.CalibrationDataReader):
             def get_next(self):
@@ -184,7 +183,7 @@ def prepare_openvino(precision, work, paths):
     if precision == "int8":
         import nncf
 
-        model = nncf.quantize(model, nncf.Dataset(load_calibration(paths)))
+        model = nncf.quantize(model, nncf.Dataset([load_calibration(paths)]))
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
     compiled = openvino.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": CORES})
     return lambda images: compiled(images.astype(np.float32))[0]
@@ -308,7 +307,8 @@ def compare(data_dir, count, rounds):
     from common.networks import mean_cosine
 
     _, _, expected = results["ours float32"]
-    print("\n| | set-up, seconds | then pictures per second | cosine with ours in float32 |")
+    print("\nIn the last round:\n")
+    print("| | set-up, seconds | then pictures per second | cosine with ours in float32 |")
     print("| --- | --- | --- | --- |")
     for way, (setup, seconds, codes) in results.items():
         cosine = mean_cosine(codes, expected)

@@ -24,8 +24,8 @@ from .synthetic import draw_weights
 GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
 GLUON_STD_RGB = (0.229, 0.224, 0.225)
 
-# Pictures that give the ranges of int8, and whose codes are compared, all in one batch: with 32 the
-# codes of others are no better.
+# Pictures that give the ranges of int8, and whose codes are compared, all in one batch: 32 make the
+# codes of other pictures no better.
 SAMPLE_COUNT = 16
 CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 # An int8 network that names as many pictures right as in float32 has 0.98 or more; at 0.93
@@ -169,8 +169,10 @@ def choose_dtype(block, dtype, batches, image_shape, ctx):
     if dtype == "int8" and not on_cpu:
         raise ScriptError("argument --dtype: MXNet computes in int8 on a CPU only", status=2)
     if dtype == "int8" or (dtype == "auto" and on_cpu and has_vnni()):
-        sample = np.concatenate([images for images, _ in batches if len(images)])
-        int8_block, cosine = _try_int8(block, sample, dtype)
+        sample = [images for images, _ in batches if len(images)]
+        if not sample:
+            raise ScriptError("none of the first pictures can be read: choose others")
+        int8_block, cosine = _try_int8(block, np.concatenate(sample), dtype)
         # Not the other way round: codes that are NaN have no cosine.
         good = int8_block and cosine >= LOWEST_COSINE
         if int8_block and not good:

@@ -591,7 +591,7 @@ def _to_step(step):
 
 
 def _encode_image(subject, pixels):
-    """Return a (H, W, C) picture as TensorBoard's images have it."""
+    """Return a (H, W, C) picture as TensorBoard's images have it; the caller need not keep it."""
     height, width, channels = pixels.shape
     if max(height, width) > PNG_SIDE:
         raise ValueError(f"{subject}: {height} x {width} is more than a PNG holds")

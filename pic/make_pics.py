@@ -129,6 +129,7 @@ def mnist_graph(page, url):
     page.get_by_text("Fit to screen").click()
     page.mouse.move(1340, 1190)
     page.wait_for_timeout(2000)  # It glides there.
+    page.evaluate("getSelection().removeAllRanges()")  # A double-click has selected a word.
     return [shoot(page, clip={"x": 350, "y": 72, "width": 1000, "height": 1120})]
 
 
@@ -252,16 +253,24 @@ def open_codes(page, url, width, height):
 def imagenet_embedding(page, url):
     """Show the codes along the three directions in which they differ most, spherized and not."""
     projector, cloud = open_codes(page, url, 1560, 1000)
-    shots = [trim(shoot(cloud))]
+    box = cloud.bounding_box()
+
+    def shoot_all():
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, 100)  # Further away, or the cloud is cut off.
+        page.mouse.move(box["x"] + 1, box["y"] + 1)
+        page.wait_for_timeout(500)
+        return trim(shoot(cloud))
+
+    spherized = shoot_all()
     projector.locator("#normalize-data-checkbox").click()
     page.wait_for_timeout(5000)  # It computes them again.
-    shots.append(trim(shoot(cloud)))
-    return [grid(shots, 2)]
+    return [grid([spherized, shoot_all()], 2)]
 
 
 def imagenet_mistake(page, url):
     """Show which pictures are named wrong; and one of them with its neighbors."""
-    projector, cloud = open_codes(page, url, 1400, 900)
+    projector, _ = open_codes(page, url, 1400, 900)
     color_by(projector, "correct")
     page.wait_for_timeout(1000)
     mistakes = shoot(page, clip={"x": 0, "y": 64, "width": 1100, "height": 836})

@@ -221,6 +221,7 @@ VECTORS = "the last that do: flatten0_output pool1_output all_output concat0_out
         ("--images nowhere", 2, "--images: there is no nowhere"),
         ("--images empty", 1, "empty has no pictures"),
         ("--images junk", 1, "no picture of junk can be read"),
+        ("--images junk --dtype int8", 1, "none of the first pictures can be read"),
         ("--images good.rec --classes no.txt", 1, "no.txt"),
         ("--ctx gpu", 1, "no GPU"),
         ("--model endless/tiny", 1, "NaN or infinite"),

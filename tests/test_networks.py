@@ -183,11 +183,11 @@ def test_codes_in_int8_are_as_like_those_of_float32_as_it_says(capsys):
 
 
 def test_int8_is_calibrated_on_the_brightest_of_all_the_pictures_it_is_given():
-    images = pictures(33) // 2
-    images[32] = 255
-    (bright, _), (dim, _) = (quantize(small_network(), images[:count]) for count in (33, 32))
+    images = pictures(5) // 2
+    images[4] = 255
+    (bright, _), (dim, _) = (quantize(small_network(), images[:count]) for count in (5, 4))
     assert (encode(bright, images, CPU) != encode(dim, images, CPU)).any()
-    images[32] //= 2
+    images[4] //= 2
     same, _ = quantize(small_network(), images)
     assert (encode(same, images, CPU) != encode(bright, images, CPU)).any()
 
@@ -201,14 +201,14 @@ def test_error_while_mxnet_calls_back_for_the_calibration_is_raised(monkeypatch)
         quantize(small_network(), pictures(2))
 
 
-@pytest.mark.parametrize("count", [1, 2, 17])
+@pytest.mark.parametrize("count", [1, 2])
 def test_pass_that_observes_a_network_gives_its_codes_in_float32(count):
     images = pictures(count)
     _, codes = quantize(small_network(), images)
     np.testing.assert_allclose(codes, encode(small_network(), images, CPU), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 2, 33])
+@pytest.mark.parametrize("count", [1, 2])
 def test_few_pictures_are_calibrated_on_and_compared_as_far_as_they_go(count):
     images = pictures(count)
     net, dtype, cosine = choose_dtype(small_network(), "int8", batches_of(images), SHAPE, CPU)
