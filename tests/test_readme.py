@@ -82,7 +82,7 @@ def test_every_snippet_stands_literally_in_a_script_that_its_section_names():
                 found |= any(textwrap.dedent(part).strip() == snippet.strip() for part in parts)
             assert found or snippet == IMPORTS, snippet
             compared += found
-    assert compared == 11
+    assert compared == 12
 
 
 def test_two_commands_install_and_run_everything_in_an_environment_of_their_own():
