@@ -69,10 +69,8 @@ def remove_leftovers(folder):
             lock = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # gone, or somebody else's
             continue
-        with contextlib.suppress(BlockingIOError):  # in use
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - os.fstat(lock).st_mtime > STALE_SECONDS:
-                shutil.rmtree(part, ignore_errors=True)
+        if _take(lock) and time.time() - os.fstat(lock).st_mtime > STALE_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
         os.close(lock)
 
 
@@ -113,6 +111,7 @@ def locked(folder):
 
 
 def _take(lock):
+    """Lock what nobody else has locked; return whether that worked."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -187,9 +187,7 @@ def mnist_codes(page, url):
     projector = open_projector(page, url)
     expect(projector.locator(".numDataPoints")).to_have_text("2000")
     color_by(projector, "digit")
-    projector.locator("#tsne-tab").click()
-    iterate(projector, page, 1)
-    projector.locator("#tsne-toggle").click()
+    start_t_sne(projector, page)
     iterate(projector, page, 600)
     projector.locator(".run-tsne").click()
     page.wait_for_timeout(500)
@@ -282,6 +280,13 @@ def imagenet_mistake(page, url):
     return [grid([mistakes, grid([labels, neighbors], 1)], 2)]
 
 
+def start_t_sne(projector, page):
+    """Start t-SNE, and switch it to two dimensions."""
+    projector.locator("#tsne-tab").click()
+    iterate(projector, page, 1)
+    projector.locator("#tsne-toggle").click()
+
+
 def iterate(projector, page, goal):
     """Wait until t-SNE has done a number of iterations."""
     iteration = projector.locator(".run-tsne-iter")
@@ -291,9 +296,7 @@ def iterate(projector, page, goal):
 def embedding_t_sne_motion(page, url):
     """Show t-SNE move pictures with similar codes together, in the plane."""
     projector, cloud = open_codes(page, url, 2200, 1500)
-    projector.locator("#tsne-tab").click()
-    iterate(projector, page, 1)
-    projector.locator("#tsne-toggle").click()
+    start_t_sne(projector, page)
     frames = []
     for goal in T_SNE_GOALS:
         iterate(projector, page, goal)
@@ -304,9 +307,7 @@ def embedding_t_sne_motion(page, url):
 def imagenet_dog_cluster(page, url):
     """Search for terriers in the plane that t-SNE made, and zoom in on them."""
     projector, cloud = open_codes(page, url, 1860, 1140)
-    projector.locator("#tsne-tab").click()
-    iterate(projector, page, 1)
-    projector.locator("#tsne-toggle").click()
+    start_t_sne(projector, page)
     iterate(projector, page, T_SNE_GOALS[-1])
     projector.locator(".run-tsne").click()
     box = cloud.bounding_box()
