@@ -191,6 +191,7 @@ def _try_int8(block, sample, dtype):
     """Quantize a network; return it, or None if MXNet cannot, and its mean cosine with float32."""
     try:
         int8_block, expected = quantize(block, sample)
+        # Not by encode(), whose error would end the script.
         codes = int8_block(nd.array(sample, dtype="float32")).asnumpy()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
