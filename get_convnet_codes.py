@@ -4,10 +4,9 @@
     python plot_convnet_embedding.py
     tensorboard --logdir ./logs
 
-A network's code of a picture is the output of its last fully connected layer, before the softmax
-turns it into probabilities. Pictures that look alike to the network get codes that are alike,
-whatever their pixels are. Here ResNet-152 looks at 2,304 pictures of Imagenette, ten classes of
-ImageNet; the next script shows where it puts them.
+A network's code of a picture is the output of its last fully connected layer. Pictures that look
+alike to the network get codes that are alike, whatever their pixels are. Here ResNet-152 looks at
+2,304 pictures of Imagenette, ten classes of ImageNet; the next script shows where it puts them.
 
 Your own pictures, in a folder with one subfolder per class or in a RecordIO file, and your own
 checkpoint:
@@ -18,31 +17,26 @@ checkpoint:
 
 import os
 import shlex
+import threading
 import time
 from pathlib import Path
 
-from common import cli
-from common.checkpoints import choose_code_layer, load_checkpoint
-from common.codes import DEFAULT_MODEL, Description, save_codes
-from common.datasets import load_output_names, load_pictures, name_labels, shrink, stack_readable
-from common.errors import ScriptError, visible, warn
-from common.networks import (
-    SAMPLE_COUNT,
-    Network,
-    check_finite,
-    choose_dtype,
-    encode,
-    load_resnet_152,
-    make_block,
-    warn_if_dead,
-)
-
 import mxcompat  # makes MXNet run on today's Python
+from mxcompat.downloads import Files
 
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
 from tqdm import tqdm
+
+from common import cli
+from common.checkpoints import choose_code_layer, load_checkpoint
+from common.codes import DEFAULT_MODEL, Description, save_codes
+from common.datasets import load_output_names, load_pictures
+from common.errors import ScriptError, visible, warn
+from common.int8 import SAMPLE_COUNT, choose_dtype
+from common.networks import check_finite, encode, load_resnet_152, make_network, warn_if_dead
+from common.pictures import name_labels, shrink, stack_readable
 
 THUMBNAIL_SIDE = 64  # pixels: a sprite sheet of 2,304 is then 3,072 pixels wide
 BATCH_SIZE = 32  # enough to keep every core busy; a Ctrl-C waits for one batch
@@ -59,43 +53,36 @@ def parse_args():
     add("--code-layer", help="output of your checkpoint (default: the last before its softmax)")
     add("--classes", metavar="FILE", type=cli.path, help="names of the outputs, one per line")
     add("--batch-size", type=cli.COUNT, default=BATCH_SIZE, help="pictures at a time")
-    add(
-        "--dtype",
-        choices=("auto", "float32", "int8"),
-        default="auto",
-        help="auto: int8 where it is fast and its codes are like those of float32",
-    )
+    dtypes = ("auto", "float32", "int8")
+    add("--dtype", choices=dtypes, default="auto", help="auto: int8 if fast and good enough")
     add("--mean-rgb", metavar="R", nargs="+", type=cli.MEAN, help=cli.MEAN_HELP)
     add("--std-rgb", metavar="R", nargs="+", type=cli.STD, help=cli.STD_HELP)
     add("--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one")
     add("--seed", type=cli.SEED, default=42, help="seed of the random numbers")
-    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--data-dir", type=cli.path, default="./data", help="folder of downloads and codes")
     add("--offline", action="store_true", help="download nothing; use synthetic data instead")
     args = parser.parse_args()
     if args.model == DEFAULT_MODEL and (args.code_layer or args.mean_rgb or args.std_rgb):
-        parser.error(
-            "--code-layer, --mean-rgb and --std-rgb are about a checkpoint: give --model too"
-        )
+        parser.error("--code-layer, --mean-rgb, --std-rgb: these need --model PREFIX")
     cli.check_channels(args, args.image_shape[0])
     if args.images is not None and not os.path.exists(args.images):
         parser.error(f"argument --images: there is no {args.images}")
-    if min(args.batch_size, args.max_num_images) * np.prod(args.image_shape) >= 2**31:
-        parser.error("argument --batch-size: a batch has more numbers than an array of MXNet holds")
     return args
 
 
-def load_network(args, ctx):
+def load_network(args, files):
     """Load the network up to its code layer."""
     if args.model == DEFAULT_MODEL:
-        return load_resnet_152(args.data_dir, args.image_shape, ctx, args.offline)
+        return load_resnet_152(files, args.image_shape)
     symbol, params, path = load_checkpoint(args.model)
     layer, is_output = choose_code_layer(symbol, args.code_layer, args.image_shape)
+    # The scores before the softmax: probabilities would hide all classes but the most likely.
     code = symbol.get_internals()[layer]
     if args.mean_rgb or args.std_rgb:
         mean, std = tuple(args.mean_rgb or (0,)), tuple(args.std_rgb or (1,))
         code = code(data=mx.sym.image.normalize(mx.sym.var("data"), mean, std))
-    block, code_size = make_block(code, params, args.image_shape, ctx, path)
-    return Network(block, code_size, f"`{layer}` of `{path}`.", is_output, trained=True)
+    about = {"weights": f"`{layer}` of `{path}`.", "is_output": is_output, "trained": True}
+    return make_network(code, params, args.image_shape, path, **about)
 
 
 def load_batches(pictures, indices, batch_size):
@@ -107,7 +94,7 @@ def load_batches(pictures, indices, batch_size):
         batchify_fn=stack_readable,
         num_workers=mxcompat.available_cores(),
         thread_pool=True,
-        timeout=600,
+        timeout=threading.TIMEOUT_MAX,  # a pause by Ctrl-Z may be long
     )
 
 
@@ -148,45 +135,41 @@ def main():
     args = parse_args()
     ctx = cli.context(args.ctx)
     cli.make_folder(args.data_dir)
-    network = load_network(args, ctx)
-    outputs = network.code_size if network.trained else 0  # random weights know no classes
-    output_names = load_output_names(args.classes, outputs, args.data_dir, args.offline)
-    pictures = load_pictures(
-        args.images, output_names, args.image_shape, args.data_dir, args.offline
-    )
+    files = Files(args.data_dir, args.offline)
+    network = load_network(args, files)
+    outputs = network.code_size if network.about["trained"] else 0  # random weights know no classes
+    output_names = load_output_names(args.classes, outputs, files)
+    pictures = load_pictures(args.images, output_names, args.image_shape, files)
 
     indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
     if len(indices) < args.max_num_images:
         warn(f"only {len(indices):,} pictures found: using all of them")
     sample = load_batches(pictures, indices[:SAMPLE_COUNT], args.batch_size)
-    block, precision, cosine = choose_dtype(
-        network.block, args.dtype, sample, args.image_shape, ctx
-    )
+    block, precision, cosine = choose_dtype(network, args.dtype, sample, args.image_shape, ctx)
 
-    started = time.perf_counter()
     with cli.signals_held() as stopped:
+        started = time.perf_counter()
         batches = load_batches(pictures, indices, args.batch_size)
         shape = (len(indices), network.code_size)
         codes, thumbnails, labels = collect(block, batches, shape, ctx, stopped)
         seconds = time.perf_counter() - started
         pictures.report()
-        if not len(codes):
+        if len(codes):
+            warn_if_dead(codes)
+            labels, class_names = name_labels(labels, pictures.classes)
+            description = Description(
+                class_names=class_names,
+                pictures=f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
+                **network.about,
+                output_names=output_names,
+                precision=precision,
+                cosine=cosine,
+                seed=args.seed,
+            )
+            name = Path(args.model).name
+            save_codes(args.data_dir, name, codes, thumbnails, labels, description)
+        elif not stopped:
             raise ScriptError(f"no picture of {args.images} can be read: choose others")
-        warn_if_dead(codes)
-        labels, class_names = name_labels(labels, pictures.classes)
-        description = Description(
-            class_names=class_names,
-            pictures=f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",
-            weights=network.weights,
-            is_output=network.is_output,
-            trained=network.trained,
-            output_names=output_names,
-            precision=precision,
-            cosine=cosine,
-            seed=args.seed,
-        )
-        name = Path(args.model).name
-        save_codes(args.data_dir, name, codes, thumbnails, labels, description)
         if stopped:
             warn(f"stopped early: saved {len(codes):,} codes")
 

@@ -1,34 +1,29 @@
 """Walk through the codes of pictures in TensorBoard's projector.
 
     python get_convnet_codes.py
-    python plot_convnet_embedding.py
+    python plot_convnet_embedding.py [--model PREFIX]
     tensorboard --logdir ./logs
 
-A network's code of a picture is what it has made of it just before it names it: 1,000 numbers here.
-TensorBoard shows what they are worth:
+You will see:
 
 - Projector: `resnet_152_image_codes`, each picture at the place of its code. PCA spreads them along
   the three directions in which codes differ most; t-SNE puts pictures next to each other whose
   codes are alike. Search for a class by its `name`; color by `correct` to see the mistakes.
 - Images: `imagenet_2304_images`, all the pictures.
 - Text: `codes_data`, which pictures and which network these are, and `codes_neighbours`, how often
-  pictures with similar codes are of one class, which is also printed.
-
-Codes of another network:
-
-    python plot_convnet_embedding.py --model NAME
+  pictures with similar codes are of one class.
 """
 
 from pathlib import Path
 
+import mxcompat  # makes MXNet and MXBoard run on today's Python
+from mxcompat.board.files import printable
+
+from mxboard import SummaryWriter
+
 from common import cli
 from common.codes import DEFAULT_MODEL, load_codes, neighbor_precision, tabulate
 from common.errors import ScriptError
-
-import mxcompat  # makes MXNet and MXBoard run on today's Python
-from mxcompat.files import printable
-
-from mxboard import SummaryWriter
 
 NEIGHBORS = 5  # a handful: in a set of 2,304, classes may have few pictures
 
@@ -38,8 +33,8 @@ def parse_args():
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="network, or prefix of a checkpoint, of the codes")
-    add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
-    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--logdir", type=cli.path, default="./logs", help="folder of the log")
+    add("--data-dir", type=cli.path, default="./data", help="folder of downloads and codes")
     return parser.parse_args()
 
 
@@ -47,8 +42,8 @@ def describe(codes, description, verdict):
     """Say as Markdown what the codes are codes of."""
     precision = description.precision
     if description.cosine is not None:
-        precision += "; the mean cosine of its codes with those of float32 is "
-        precision += f"{description.cosine:.4f}"
+        cosine = f"{description.cosine:.4f}"
+        precision += f"; the mean cosine of its codes with those of float32 is {cosine}"
     return (
         f"{len(codes):,} codes of {codes.shape[1]:,} numbers\n\n"
         f"- Pictures: {description.pictures}\n"
@@ -65,9 +60,10 @@ def describe_neighbors(codes, labels):
     if figures is None:
         reason = "no two" if len(set(labels)) > 1 else "all"
         return f"There is nothing to group: {reason} pictures are of one class."
+    found, by_chance = (f"{figure:.1%}" for figure in figures)
     return (
-        f"Of the {NEIGHBORS} nearest neighbors of a picture, {figures[0]:.1%} are of its class; "
-        f"by chance it would be {figures[1]:.1%}."
+        f"Of the {NEIGHBORS} nearest neighbors of a picture, {found} are of its class; "
+        f"by chance it would be {by_chance}."
     )
 
 
@@ -77,10 +73,9 @@ def main():
     model = Path(args.model).name
     codes, thumbnails, labels, description = load_codes(args.data_dir, model)
     if min(codes.shape) < 2:
-        count, size = codes.shape
         raise ScriptError(
-            "the projector needs 2 or more pictures, and codes of 2 or more numbers; there are "
-            f"{count} and {size}: run get_convnet_codes.py with more pictures or with --code-layer"
+            f"the projector needs 2 or more codes of 2 or more numbers, not {codes.shape}: run "
+            "get_convnet_codes.py with more pictures or with --code-layer"
         )
     table, verdict = tabulate(codes, labels, description)
     neighbors = describe_neighbors(codes, labels)

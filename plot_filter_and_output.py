@@ -1,16 +1,15 @@
-"""Show the first-layer filters of three ConvNets and what they make of a picture.
+"""Show the first-layer filters of three ConvNets, and their outputs for a picture.
 
     python plot_filter_and_output.py
     tensorboard --logdir ./logs
 
-TensorBoard's Images page shows, for Inception-BN, ResNet-152 and VGG16:
+You will see on the Images page, for Inception-BN, ResNet-152 and VGG16:
 
-- `swan`, the picture the networks look at;
-- `..._weight`, the 64 filters of the first convolution. Those of a trained network are smooth:
-  gray ones with stripes, colored ones with blobs. Each is stretched to the full range of colors on
-  its own, so one close to zero, which the network does without, looks like noise.
-- `..._output`, the feature map that each filter makes of the picture, at the same place of the
-  grid. Gray filters draw outlines, each in its own direction; colored ones pick out regions.
+- `swan`, the picture that the networks look at;
+- `..._weight`, the 64 filters of the first convolution: gray ones with stripes, colored ones with
+  blobs;
+- `..._output`, the feature map of each filter, at the same place of the grid: gray filters draw
+  outlines, each in its own direction; colored ones pick out regions.
 
 Your own picture, or the first convolution of your own MXNet checkpoint:
 
@@ -22,27 +21,28 @@ The checkpoint's network is on the Graphs page, as the run named after the check
 
 from pathlib import Path
 
-from common import cli
-from common.arrays import parse_arrays
-from common.charts import scale_each
-from common.checkpoints import FirstLayer, load_checkpoint, load_first_layer
-from common.datasets import load_picture, to_gray
-from common.errors import warn
-from common.fetch import UnavailableError, fetch
-from common.synthetic import draw_filters
-
 import mxcompat  # makes MXNet and MXBoard run on today's Python
+from mxcompat.downloads import FILES, Files
 
 from mxboard import SummaryWriter
 from mxnet import nd
 
-# The published first layers: the size of their kernels, whether they have a bias, and what to
-# subtract from RGB of 0 to 255, which for Inception-BN is the mean of ImageNet.
+import mxfiles
+from common import cli
+from common.charts import scale_each
+from common.checkpoints import FirstLayer, load_checkpoint, load_first_layer
+from common.datasets import fetch_or_warn, load_picture
+from common.pictures import to_gray
+from common.synthetic import draw_filters
+
+# The published first layers: the size of their kernels, and the mean to subtract from RGB of 0 to
+# 255, which for Inception-BN is that of ImageNet.
 LAYERS = {
-    "inception_bn_conv_1": (7, True, (123.68, 116.779, 103.939)),
-    "resnet_152_conv0": (7, False, (0, 0, 0)),
-    "vgg16_conv1_1": (3, True, (0, 0, 0)),
+    "inception_bn_conv_1": (7, (123.68, 116.779, 103.939)),
+    "resnet_152_conv0": (7, (0, 0, 0)),
+    "vgg16_conv1_1": (3, (0, 0, 0)),
 }
+PARAMS = [name for name in FILES if name.endswith(".param")]  # their weights and biases
 
 
 def parse_args():
@@ -55,33 +55,33 @@ def parse_args():
     add("--mean-rgb", metavar="R", nargs="+", type=cli.MEAN, help=cli.MEAN_HELP)
     add("--std-rgb", metavar="R", nargs="+", type=cli.STD, help=cli.STD_HELP)
     add("--ctx", choices=("auto", "gpu", "cpu"), default="auto", help="auto: a GPU if there is one")
-    add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
-    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--logdir", type=cli.path, default="./logs", help="folder of the log")
+    add("--data-dir", type=cli.path, default="./data", help="folder of downloads and codes")
     add("--offline", action="store_true", help="download nothing; use synthetic data instead")
     args = parser.parse_args()
     if not args.model and (args.layer or args.mean_rgb or args.std_rgb):
-        parser.error("--layer, --mean-rgb and --std-rgb are about a checkpoint: give --model too")
+        parser.error("--layer, --mean-rgb, --std-rgb: these need --model PREFIX")
     return args
 
 
-def load_layers(data_dir, offline):
+def load_layers(files):
     """Return the published first layers, or synthetic ones, and what they are, as Markdown."""
-    biases = [f"{name}_bias.param" for name, (_, has_bias, _) in LAYERS.items() if has_bias]
-    try:
-        paths = fetch([*(f"{name}_weight.param" for name in LAYERS), *biases], data_dir, offline)
-    except UnavailableError as reason:
-        warn(f"{reason}: showing synthetic filters instead")
-        layers = [
-            FirstLayer(name, nd.array(draw_filters(kernel, seed)), None, mean_rgb)
-            for seed, (name, (kernel, _, mean_rgb)) in enumerate(LAYERS.items())
-        ]
-        return layers, f"**Not trained:** the filters are drawn ({reason})."
-    arrays = {path.stem: nd.array(parse_arrays(path.read_bytes())[0]) for path in paths}
+    paths, missing = fetch_or_warn(files, PARAMS, "showing synthetic filters instead")
+    if missing:
+        arrays = {
+            f"{name}_weight": draw_filters(kernel, seed)
+            for seed, (name, (kernel, _)) in enumerate(LAYERS.items())
+        }
+        source = f"**Not trained:** the filters are drawn ({missing})."
+    else:
+        arrays = {path.stem: mxfiles.load(path)[0] for path in paths}
+        source = "The filters are those that Inception-BN, ResNet-152 and VGG16 learned."
+    arrays = {name: nd.array(array) for name, array in arrays.items()}
     layers = [
         FirstLayer(name, arrays[f"{name}_weight"], arrays.get(f"{name}_bias"), mean_rgb)
-        for name, (_, _, mean_rgb) in LAYERS.items()
+        for name, (_, mean_rgb) in LAYERS.items()
     ]
-    return layers, "The filters are those that Inception-BN, ResNet-152 and VGG16 learned."
+    return layers, source
 
 
 def convolve(layer, picture, ctx):
@@ -91,25 +91,25 @@ def convolve(layer, picture, ctx):
     pixels = (nd.array(picture, ctx, dtype="float32") - mean) / std
     weight, *bias = (a.as_in_context(ctx) for a in (layer.weight, layer.bias) if a is not None)
     count, _, *kernel = weight.shape
-    maps = nd.Convolution(
-        pixels[None], weight, *bias, num_filter=count, kernel=kernel, no_bias=not bias
-    )
+    options = {"num_filter": count, "kernel": kernel, "no_bias": not bias}
+    maps = nd.Convolution(pixels[None], weight, *bias, **options)
     return maps.transpose((1, 0, 2, 3))
 
 
 def main():
-    """Load everything first, so that no log is left half done; then log it."""
+    """Load the layers and a picture, and log both, and the outputs."""
     args = parse_args()
     ctx = cli.context(args.ctx)
     cli.make_folder(args.logdir)
+    files = Files(args.data_dir, args.offline)
     if args.model:
         checkpoint = load_checkpoint(args.model)
         layer, source = load_first_layer(checkpoint, args.layer, args.mean_rgb, args.std_rgb)
         layers = [layer]
         cli.check_channels(args, layer.weight.shape[1])
     else:
-        layers, source = load_layers(args.data_dir, args.offline)
-    picture, picture_source = load_picture(args.image, args.data_dir, args.offline)
+        layers, source = load_layers(files)
+    picture, picture_source = load_picture(args.image, files)
 
     with SummaryWriter(args.logdir) as sw:
         sw.add_text("filters_data", f"{picture_source}\n\n{source}")

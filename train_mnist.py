@@ -3,37 +3,27 @@
     python train_mnist.py
     tensorboard --logdir ./logs
 
-TensorBoard shows, while the network is still training:
+You will see, while the network is still training:
 
-- Time Series: `cross_entropy` at every step; `accuracy` after every epoch, on digits trained on and
-  on others: the two part where the network begins to overfit. `train_acc` is the published one,
-  counted during the epoch; `valid_acc` is that of the others.
-- Images: `minist_first_minibatch`, the digits that each epoch began with, shuffled every time;
-  `mnist_confusion`, what is taken for what; `..._pictures`, the weights of the first layer:
-  strokes that each unit looks for, or noise where a unit hardly takes part.
+- Time Series: `cross_entropy` at every step; after every epoch `accuracy`, on training digits and
+  on test digits, `train_acc`, counted during the epoch, and `valid_acc`.
+- Images: `minist_first_minibatch`, the digits that each epoch began with; `mnist_confusion`, the
+  true digit by row and the prediction by column; `..._pictures`, the first layer's weights.
 - Graphs: the network, three dense layers from the picture to ten scores.
-- Histograms: the gradient of each parameter at the last batch of each epoch. A healthy one has its
-  peak at zero, and tails; a heap that shrinks to a spike belongs to a layer that no longer learns.
-- Projector: `mnist_codes`, what the second-to-last layer makes of 2,000 test digits, and
-  `mnist_codes_untrained`, what it made of them before. Color by `digit`, and start t-SNE.
-- HParams: the settings and the accuracy of each run, if several are below the log folder.
-- Text: `mnist_data`, what the network was trained on.
+- Histograms: the gradient of each parameter at the last batch of each epoch.
+- Projector: `mnist_codes`, 2,000 test digits placed by the 64 outputs of the second-to-last layer,
+  and `mnist_codes_untrained`, the same before the first step.
+- HParams: settings and accuracy of each run below the log folder.
+- Text: `mnist_data`, which digits these are.
 """
 
-import contextlib
 import os
 
 # Waking a second core takes longer than an operation of so small a network does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from common import cli
-from common.charts import draw_confusion, scale_each
-from common.cluster import PeerWatch, compare_workers, share_weights
-from common.datasets import load_mnist
-from common.errors import ScriptError
-from common.networks import warn_if_stuck
-
 import mxcompat  # makes MXNet and MXBoard run on today's Python
+from mxcompat.downloads import Files
 
 import mxnet as mx
 import numpy as np
@@ -42,7 +32,11 @@ from mxnet import autograd, gluon, nd
 from mxnet.gluon import nn
 from tqdm import tqdm
 
-READ_EVERY = 50  # steps between two readings of results: each waits for the device
+from common import cli
+from common.charts import draw_confusion, scale_each
+from common.datasets import load_mnist
+from common.errors import ScriptError, warn
+
 CODES = 2000  # test digits whose codes are logged
 # The projector labels points by the first column that is not all numbers.
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -65,21 +59,13 @@ def parse_args():
     add("--cuda", action="store_true", help="train on GPU 0")
     add("--log-interval", type=cli.COUNT, default=100, help="batches between two lines")
     add("--seed", type=cli.SEED, default=42, help="seed of the random numbers")
-    add("--logdir", type=cli.folder, default="./logs", help="folder of the log")
-    add("--data-dir", type=cli.folder, default="./data", help="folder of downloads and codes")
+    add("--logdir", type=cli.path, default="./logs", help="folder of the log")
+    add("--data-dir", type=cli.path, default="./data", help="folder of downloads and codes")
     add("--offline", action="store_true", help="download nothing; use synthetic data instead")
-    return parser.parse_args()
-
-
-def check_batch_size(batch_size, images, kv):
-    """Refuse a batch that the images do not fill, or that the workers cannot share."""
-    problem = None
-    if batch_size > len(images):
-        problem = f"is more than the {len(images)} images"
-    elif batch_size % kv.num_workers:
-        problem = f"cannot be shared by {kv.num_workers} workers"
-    if problem:
-        raise ScriptError(f"argument --batch-size: {batch_size} {problem}", status=2)
+    args = parser.parse_args()
+    if args.kv_store == "dist_sync" and "DMLC_ROLE" not in os.environ:
+        parser.error("argument --kv-store: set the variables in docs/several-machines.md first")
+    return args
 
 
 def to_device(digits, ctx):
@@ -97,40 +83,40 @@ def build_net(ctx):
     return net
 
 
-def draw_batches(images, labels, batch_size, rng, kv):
-    """Return this worker's part of each full batch, in random order: indices, and labels."""
-    steps = len(images) // batch_size
-    shuffled = rng.permutation(len(images))[: steps * batch_size].reshape(steps, batch_size)
-    order = nd.array(shuffled[:, kv.rank :: kv.num_workers], images.context, dtype="int32")
-    return order, labels.take(order)
-
-
-def count_correct(logits, labels):
-    """Count, on the device, the images of a batch, or of each, whose label scores highest."""
-    return (logits.argmax(axis=-1) == labels).sum(axis=-1)
+def shuffle(count, batch_size, rng, kv):
+    """Return a random order of indices, (steps, images per step); of each step this worker's."""
+    if batch_size > count or batch_size % kv.num_workers:
+        problem = f"{count} images and {kv.num_workers} workers"
+        raise ScriptError(f"argument --batch-size: {batch_size} does not fit {problem}", status=2)
+    steps = count // batch_size
+    order = rng.permutation(count)[: steps * batch_size].reshape(steps, batch_size)
+    return order[:, kv.rank :: kv.num_workers]
 
 
 def train_epoch(net, trainer, images, batches, batch_size):
-    """Take a step per batch; yield each step's mean loss and how many images it names right."""
-    unread = []
+    """Take a step per batch; return each step's mean loss and how many images it names right."""
+    losses, hits = [], []
     for indices, labels in batches:
         with autograd.record():
             logits = net(images.take(indices))
-            losses = cross_entropy(logits, labels)
-        losses.backward()
+            loss = cross_entropy(logits, labels)
+        loss.backward()
         trainer.step(batch_size)
-        unread.append((losses, logits, labels))
-        if len(unread) == READ_EVERY:
-            yield from read_results(unread)
-            unread = []
-    if unread:
-        yield from read_results(unread)
+        losses.append(loss)
+        hits.append(logits.argmax(axis=1) == labels)
+    # Once, because each reading waits for the device.
+    return nd.stack(*losses).mean(axis=1).asnumpy(), nd.stack(*hits).sum(axis=1).asnumpy()
 
 
-def read_results(steps):
-    """Wait for the device, once for several steps; return what `train_epoch` yields."""
-    losses, logits, labels = (nd.stack(*arrays) for arrays in zip(*steps))
-    return zip(losses.mean(axis=1).asnumpy(), count_correct(logits, labels).asnumpy())
+def warn_if_stuck(net, loss, epoch):
+    """Warn if an epoch ended with a loss no better than that of guessing among ten digits."""
+    if loss > 0.99 * np.log(10):
+        gradients = [parameter.grad() for parameter in net.collect_params().values()]
+        zero = sum(not gradient.asnumpy().any() for gradient in gradients)
+        warn(
+            f"epoch {epoch} ends with a loss of {loss:.3f}, no better than guessing, and {zero} of "
+            f"{len(gradients)} gradients are all zero: try another --lr"
+        )
 
 
 def predict(net, images):
@@ -139,7 +125,7 @@ def predict(net, images):
 
 
 def log_codes(tag, net, images, labels, sw):
-    """Log what the 64-unit layer makes of digits, and what the network takes them for."""
+    """Log the 64 outputs of the second-to-last layer, and what each digit is taken for."""
     images, labels = images[:CODES], labels[:CODES]
     codes = net[1](net[0](images))
     digits, guesses = ([WORDS[n] for n in each] for each in (labels, predict(net[2], codes)))
@@ -149,7 +135,8 @@ def log_codes(tag, net, images, labels, sw):
 
 
 def log_epoch(net, seen, unseen, hparams, epoch, sw):
-    """Log the last gradients, and how well digits seen and unseen in training are read now."""
+    """Log gradients and weights, and how well digits seen and unseen in training are read now."""
+    # Those of the last batch: the next epoch's first one overwrites them.
     for name, parameter in net.collect_params().items():
         sw.add_histogram(name, parameter.grad(), epoch, bins=1000)
     weight = net[0].weight
@@ -166,21 +153,20 @@ def log_epoch(net, seen, unseen, hparams, epoch, sw):
     return valid_acc
 
 
-def train(args):
+def main():
     """Train, and log everything there is to see."""
+    args = parse_args()
     ctx = cli.context("gpu" if args.cuda else "cpu")
     kv = mx.kv.create(args.kv_store)
-    is_first = kv.rank == 0  # gradients and weights are the same in all workers
+    quiet = kv.rank > 0  # of several workers, all log and one prints
     logdir = f"{args.logdir}/worker-{kv.rank}" if args.kv_store == "dist_sync" else args.logdir
     cli.make_log_folder(logdir, LOG_SUFFIX)
-    (digits, answers), (test_digits, test_answers), source = load_mnist(args.data_dir, args.offline)
+    files = Files(args.data_dir, args.offline)
+    (digits, answers), (test_digits, test_answers), source = load_mnist(files)
     images, labels = to_device(digits, ctx), nd.array(answers, ctx)
     count = len(test_digits)
     seen, unseen = (images[:count], answers[:count]), (to_device(test_digits, ctx), test_answers)
-    check_batch_size(args.batch_size, images, kv)
     hparams = {f"--{name.replace('_', '-')}": getattr(args, name) for name in HPARAMS}
-    if args.kv_store == "dist_sync":
-        compare_workers(kv, {**hparams, "--seed": args.seed, "their digits": answers.tobytes()})
 
     mx.random.seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -196,51 +182,40 @@ def train(args):
     with SummaryWriter(logdir, filename_suffix=LOG_SUFFIX) as sw:
         sw.add_text("mnist_data", source)
         net(images[:1])  # The first forward pass is what draws the graph.
-        share_weights(trainer)
-        if is_first:
-            sw.add_graph(net, {"data": images[:1].shape})
-            log_codes("mnist_codes_untrained", net, *unseen, sw)
+        # Hands out the first worker's weights; in the first step gradients might overtake them.
+        trainer.save_states(os.devnull)
+        nd.waitall()
+        sw.add_graph(net, {"data": images[:1].shape})
+        log_codes("mnist_codes_untrained", net, *unseen, sw)
 
-        stuck = False
         for epoch in range(args.epochs):
-            order, batch_labels = draw_batches(images, labels, args.batch_size, rng, kv)
-            if is_first:
-                # sic: the published tag
-                sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)
+            order = nd.array(shuffle(len(images), args.batch_size, rng, kv), ctx, dtype="int32")
+            sw.add_image("minist_first_minibatch", images.take(order[0]), epoch)  # sic
 
-            hidden = None if is_first else True  # None: where there is no terminal
-            batches = zip(order, batch_labels)
+            batches = zip(order, labels.take(order))
+            hidden = quiet or None  # None: where there is no terminal
             bar = tqdm(batches, f"epoch {epoch}", len(order), unit="batch", disable=hidden)
-            correct, losses = 0, []
-            results = train_epoch(net, trainer, images, bar, args.batch_size)
-            for step, (loss, hits) in enumerate(results):
+            losses, hits = train_epoch(net, trainer, images, bar, args.batch_size)
+            train_accs = hits.cumsum() / (order.shape[1] * np.arange(1, len(order) + 1))
+            for step, loss in enumerate(losses):
                 sw.add_scalar("cross_entropy", loss, epoch * len(order) + step)
                 if not np.isfinite(loss):
                     raise ScriptError(f"the loss is {loss} at step {step}: try a smaller --lr")
-                losses.append(loss)
-                correct += hits
-                train_acc = correct / (order.shape[1] * (step + 1))
-                if is_first and step > 0 and step % args.log_interval == 0:
-                    tqdm.write(f"[Epoch {epoch} Batch {step}] Training: accuracy={train_acc:f}")
-            sw.add_scalar("train_acc", train_acc, epoch)
+                if step > 0 and not quiet and step % args.log_interval == 0:
+                    print(f"[Epoch {epoch} Batch {step}] Training: accuracy={train_accs[step]:f}")
+            sw.add_scalar("train_acc", train_accs[-1], epoch)
 
-            if is_first:
-                valid_acc = log_epoch(net, seen, unseen, hparams, epoch, sw)
-                stuck = stuck or warn_if_stuck(net, 10, np.mean(losses[-READ_EVERY:]), epoch)
-                print(f"[Epoch {epoch}] Training: accuracy={train_acc:f}")
+            valid_acc = log_epoch(net, seen, unseen, hparams, epoch, sw)
+            if not quiet:
+                warn_if_stuck(net, losses[-50:].mean(), epoch)
+                print(f"[Epoch {epoch}] Training: accuracy={train_accs[-1]:f}")
                 print(f"[Epoch {epoch}] Validation: accuracy={valid_acc:f}")
 
-        if is_first:
-            log_codes("mnist_codes", net, *unseen, sw)
-            print("finished training")
-            cli.tell_how_to_see(args.logdir)
+        log_codes("mnist_codes", net, *unseen, sw)
 
-
-def main():
-    """Train alone, or with others, while their answers are waited for."""
-    args = parse_args()
-    with PeerWatch() if args.kv_store == "dist_sync" else contextlib.nullcontext():
-        train(args)
+    if not quiet:
+        print("finished training")
+        cli.tell_how_to_see(args.logdir)
 
 
 if __name__ == "__main__":

@@ -4,31 +4,19 @@ import argparse
 import contextlib
 import errno
 import math
+import multiprocessing
 import os
 import re
 import shlex
 import signal
 import sys
+import warnings
 from pathlib import Path
 
-from mxcompat.installed import pip_command
-
+import cv2
 import mxnet as mx
 
-from .errors import ScriptError, fail, visible, warn
-
-LARGEST_PIXEL = 1e6  # far beyond any checkpoint's mean, and far within float32
-
-ADVICE = {
-    errno.ENOSPC: "free some space, or choose another folder",
-    errno.EDQUOT: "free some space, or choose another folder",
-    errno.EACCES: "choose another, or change its permissions",
-    errno.EPERM: "choose another, or change its permissions",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.EEXIST: "it is a file: choose a folder",
-    errno.ENOTDIR: "part of the path is a file: choose a folder",
-}
-WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
+from .errors import ScriptError, visible, warn
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -65,10 +53,10 @@ def number(kind, low=-sys.float_info.max, high=math.inf):
 
 COUNT = number(int, 1)
 SEED = number(int, 0, 2**32)
-MEAN = number(float, -LARGEST_PIXEL, LARGEST_PIXEL)
-STD = number(float, 1 / LARGEST_PIXEL, LARGEST_PIXEL)
-MEAN_HELP = "what your checkpoint wants subtracted from pixels of 0 to 255; or one number for all"
-STD_HELP = "what it then wants them divided by; or one number for all"
+MEAN = number(float)
+STD = number(float, 1e-6)
+MEAN_HELP = "mean to subtract from pixels of 0 to 255, one per channel or one for all"
+STD_HELP = "deviation to divide them by then, one per channel or one for all"
 
 
 def image_shape(text):
@@ -81,13 +69,6 @@ def image_shape(text):
 
 
 path = os.path.expanduser  # the shell leaves ~ as it is after =
-
-
-def folder(text):
-    """Expand ~, and refuse an address such as s3://name, of which a folder s3: would be made."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is not a folder on this machine")
-    return os.path.expanduser(text)
 
 
 def check_channels(args, channels):
@@ -125,9 +106,8 @@ def context(name):
         gpus = 0  # A CUDA build on a machine without a driver.
     if name == "gpu" and not gpus:
         raise ScriptError(
-            f"MXNet sees no GPU: on a machine with one, {pip_command('uninstall')} mxnet, then "
-            f"{pip_command('install')} --no-deps mxnet-cu112==1.9.1 (or mxnet-cu117==1.9.1), "
-            "whichever CUDA it has"
+            "MXNet sees no GPU: on a machine with one, pip uninstall mxnet, then pip install "
+            "--no-deps mxnet-cu112==1.9.1 (or mxnet-cu117==1.9.1), whichever CUDA it has"
         )
     return mx.gpu(0) if gpus and name != "cpu" else mx.cpu()
 
@@ -145,43 +125,59 @@ def signals_held():
     Yields a list, which then holds the signal.
     """
     came = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore():
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
     def hold(number, frame):
         came.append(number)
-        restore()
+        _handle_signals(signal.SIG_DFL)
 
-    for number, handler in handlers.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, hold)
-    try:
-        yield came
-    finally:
-        restore()
+    _handle_signals(hold)
+    yield came
+    _handle_signals(signal.SIG_DFL)
     if came:
         signal.raise_signal(came[0])
 
 
+def _handle_signals(handler):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in a job that a shell runs behind
+            signal.signal(number, handler)
+
+
 def run(main):
     """Run a script's `main`; turn what a user can cause into one line and an exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        # Lines reach a file or a pipe as they are printed, not only when a buffer is full.
-        stream.reconfigure(line_buffering=True, errors="replace")
+    _ready_process()
     try:
         main()
     except ScriptError as error:
-        fail(str(error), error.status)
+        _fail(error, error.status)
     except MemoryError:
-        fail("there is too little memory: try a smaller --batch-size, or smaller pictures")
+        _fail("there is too little memory: try a smaller --batch-size, or smaller pictures")
     except OSError as error:
-        # Every file that a script writes to has a name; what it prints has none.
-        where = error.filename or ("standard output" if error.errno in WRITE_ERRORS else "")
-        parts = os.fsdecode(where), error.strerror or str(error), ADVICE.get(error.errno)
-        fail(": ".join(filter(None, parts)))
-    except Exception as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        os._exit(1)  # not Python's own exit, in which MXNet may wait for others
+        if error.filename is None:
+            _fail(error)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space" if is_full else "choose another, or change its permissions"
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}: {advice}")
+
+
+def _ready_process():
+    # The kernel may end the process where it stands: all that was logged is on the disk.
+    _handle_signals(signal.SIG_DFL)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, as in >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (stays open)
+        # Lines reach a file or a pipe as they are printed, not only when a buffer is full.
+        getattr(sys, name).reconfigure(line_buffering=True, errors="replace")
+    warnings.showwarning = lambda message, *_, **__: warn(message)
+    # The scripts name the pictures that OpenCV cannot read, and MXNet need not say what it fuses.
+    (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
+    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
+    # No script starts a process, but tqdm and Gluon's thread pool make semaphores. With Python
+    # 3.14's start method a second process watches those, and complains when a script is stopped.
+    multiprocessing.set_start_method("fork", force=True)
+
+
+def _fail(message, status=1):
+    warn(f"error: {message}")
+    # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
+    os._exit(status)

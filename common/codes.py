@@ -1,4 +1,4 @@
-"""Codes on the disk, and how well they group."""
+"""Codes on the disk, and what they say."""
 
 import hashlib
 import json
@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from mxcompat.files import atomic_write, read_file
+from mxcompat.board.files import atomic_write
 
 import numpy as np
-import pooch
 
-from .arrays import parse_arrays, write_array
+import mxfiles
+
 from .errors import ScriptError
 
 DEFAULT_MODEL = "imagenet1k-resnet-152"
@@ -30,10 +30,9 @@ class Description(NamedTuple):
     precision: str  # "float32" or "int8"
     cosine: Optional[float]  # mean cosine of int8 codes with those of float32
     seed: int
-    # Sets that were made before these were kept have no scores of known classes.
-    is_output: bool = False  # whether a code is the network's own output
-    trained: bool = False
-    output_names: list = []  # classes that the network's outputs stand for, or none
+    is_output: bool  # whether a code is the network's own output
+    trained: bool
+    output_names: list  # classes that the network's outputs stand for, or none
 
 
 def save_codes(data_dir, name, codes, thumbnails, labels, description):
@@ -46,9 +45,8 @@ def save_codes(data_dir, name, codes, thumbnails, labels, description):
     with atomic_write(_paths(data_dir, name)) as (*array_paths, json_path):
         digests = {}
         for kind, path, array in zip(ARRAYS, array_paths, (codes, thumbnails, labels)):
-            with open(path, "wb") as file:
-                write_array(file, array)
-            digests[kind] = pooch.file_hash(str(path))
+            mxfiles.save(path, [array])
+            digests[kind] = hashlib.sha256(path.read_bytes()).hexdigest()
         content = {**description._asdict(), "sha256": digests}
         json_path.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -59,56 +57,26 @@ def load_codes(data_dir, name):
     Files that are missing, damaged or of different runs are a `ScriptError`.
     """
     *array_paths, json_path = paths = _paths(data_dir, name)
-    again = "run get_convnet_codes.py again"
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ScriptError(
             f"{' '.join(missing)} not in {data_dir}: run get_convnet_codes.py first, with the same "
             "--model and --data-dir"
         )
     try:
-        description, digests = _read_description(json_path)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ScriptError(f"{json_path} is damaged: {again}") from error
+        content = json.loads(json_path.read_bytes())
+        digests = content.pop("sha256")
+    except ValueError as error:
+        raise ScriptError(f"{json_path} is damaged: run get_convnet_codes.py again") from error
     arrays = []
     for path, kind in zip(array_paths, ARRAYS):
-        content = read_file(path)  # once: another run may replace the file at any time
-        if hashlib.sha256(content).hexdigest() != digests.get(kind):
+        encoded = path.read_bytes()  # once: another run may replace the file at any time
+        if hashlib.sha256(encoded).hexdigest() != digests[kind]:
             raise ScriptError(
-                f"{path} and {json_path.name} are of different runs, or one is damaged: {again}"
+                f"{path} and {json_path.name} are of different runs, or one is damaged: "
+                "run get_convnet_codes.py again"
             )
-        try:
-            (array,) = parse_arrays(content)
-        except ValueError as error:
-            raise ScriptError(f"{path} is damaged: {again}") from error
-        arrays.append(array)
-    codes, thumbnails, labels = arrays
-    shapes = codes.shape, thumbnails.shape, labels.shape
-    count = len(labels)
-    if not (
-        codes.size
-        and shapes == ((count, codes.size // count), (count, 3, *thumbnails.shape[2:4]), (count,))
-        and thumbnails.size
-        and (codes.dtype, thumbnails.dtype, labels.dtype) == (np.float32, np.uint8, np.int32)
-    ):
-        wrong = ", ".join(f"{kind} {shape}" for kind, shape in zip(ARRAYS, shapes))
-        raise ScriptError(f"the files of {name} in {data_dir} do not fit ({wrong}): {again}")
-    if not 0 <= labels.min() <= labels.max() < len(description.class_names):
-        raise ScriptError(f"{json_path} does not name every class: {again}")
-    return codes, thumbnails, labels, description
-
-
-def _read_description(path):
-    """Return what `save_codes` wrote, and the digests of the arrays; raise if it is another's."""
-    content = json.loads(read_file(path))
-    digests = dict(content.pop("sha256"))
-    description = Description(**content)
-    kinds = {**Description.__annotations__, "cosine": (float, int, type(None))}
-    if not all(isinstance(value, kinds[key]) for key, value in content.items()):
-        raise TypeError("a value of another type")
-    names = [*description.class_names, *description.output_names]
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError("a name that is no text")
-    return description, digests
+        arrays += mxfiles.load(encoded)
+    return *arrays, Description(**content)
 
 
 def _paths(data_dir, name):

@@ -1,12 +1,9 @@
 """What the scripts tell their user: lines on standard error."""
 
-import os
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
-
-PROGRAM = Path(sys.argv[0]).name
 
 
 class ScriptError(Exception):
@@ -24,11 +21,4 @@ def visible(text):
 
 def warn(message):
     """Print a line on standard error, beside a progress bar and not through it."""
-    tqdm.write(f"{PROGRAM}: {visible(message)}", file=sys.stderr)
-
-
-def fail(message, status=1):
-    """Print an error, and end the process at once, from whichever thread."""
-    warn(f"error: {message}")
-    # Not sys.exit: threads that are still decoding pictures would abort the program at its end.
-    os._exit(status)
+    tqdm.write(f"{Path(sys.argv[0]).name}: {visible(str(message))}", file=sys.stderr)

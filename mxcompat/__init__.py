@@ -18,23 +18,22 @@ Arm it imports OpenCV, whose OpenBLAS MXNet uses there.
 Raises
 ------
 ImportError
-    MXNet cannot run here, or was imported before. The message is one line that names everything
-    that is missing and the command that installs it.
+    MXNet cannot run here, or was imported before. The message is one line that names the first
+    package or library that is missing, and the command that installs all of them.
 """
 
-import platform
-
-from . import arm, installed, patches
+from .installed import explained
 
 __all__ = ["SummaryWriter", "__version__", "available_cores"]
 __version__ = "1.0"
 
-installed.check()
-if (platform.system(), platform.machine()) == ("Linux", "aarch64"):
-    arm.prepare()
-patches.prepare()
-installed.load("mxnet", "mxboard")
-patches.mend()
+with explained():
+    from . import arm, patches
 
-from .patches import available_cores  # noqa: E402
-from .writer import SummaryWriter  # noqa: E402
+    arm.prepare()
+    patches.prepare()
+    import mxnet  # noqa: F401 (to be mended)
+
+    patches.mend()
+    from .board.writer import SummaryWriter
+    from .patches import available_cores

@@ -10,12 +10,11 @@ needs that OpenBLAS, which is where the loader then finds the functions that MXN
 """
 
 import ctypes
+import platform
 import re
 import struct
 import tempfile
 from pathlib import Path
-
-from .installed import pip_command
 
 ARM_LIBRARIES = ("libarmpl_lp64_mp.so", "libamath.so", "libastring.so")
 
@@ -31,21 +30,23 @@ LARGEST_PAGE = 1 << 16
 
 
 def prepare():
-    """Load stand-ins for Arm's libraries, so that MXNet can be imported.
+    """Load stand-ins for Arm's libraries where MXNet needs them.
 
     Raises
     ------
     ImportError
         OpenCV comes without OpenBLAS, as Debian's build of it does.
     """
+    if (platform.system(), platform.machine()) != ("Linux", "aarch64"):
+        return
     import cv2  # loads the OpenBLAS in its wheel
 
     mapped_files = Path("/proc/self/maps").read_text()
     openblas = re.search(r"/opencv_\w+\.libs/(libopenblas\S+)$", mapped_files, re.MULTILINE)
     if not openblas:
         raise ImportError(
-            f"MXNet needs the OpenBLAS in OpenCV's wheel, and {cv2.__file__} comes without it. "
-            f"To install: {pip_command('install')} opencv-python-headless"
+            f"MXNet needs the OpenBLAS in OpenCV's wheel, and {cv2.__file__} comes without it: "
+            "pip install opencv-python-headless"
         )
     # oneDNN calls BLAS from all of OpenMP's threads at once. The OpenBLAS in OpenCV, 0.3.3, locks
     # its buffers for that, even where it is built without threads. With threads of its own, which

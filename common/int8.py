@@ -1,0 +1,179 @@
+"""Networks in int8: whether that is fast here, and good enough; or float32, its layers fused."""
+
+import ctypes
+import json
+import platform
+import re
+from collections import Counter
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+from mxnet import nd
+from mxnet.contrib import quantization
+
+from .checkpoints import infer_shapes
+from .errors import ScriptError, warn
+from .networks import check_finite, make_block
+
+# Pictures that give the ranges of int8, and whose codes are compared, all in one batch: 32 make the
+# codes of other pictures no better.
+SAMPLE_COUNT = 16
+CPU_INFO = Path("/proc/cpuinfo")  # of Linux
+# An int8 network that names as many pictures right as in float32 has 0.98 or more; at 0.93
+# neighbors begin to change.
+LOWEST_COSINE = 0.97
+
+
+def has_vnni():
+    """Tell whether the processor multiplies int8 quickly, where Linux says so."""
+    # An emulator shows the flags of the processor that it runs on.
+    if platform.machine() != "x86_64" or not CPU_INFO.exists():
+        return False
+    flags = re.search(r"^flags\s*:(.*)", CPU_INFO.read_text(), re.MULTILINE)
+    return flags is not None and "avx512_vnni" in flags[1].split()
+
+
+def choose_dtype(network, dtype, batches, image_shape, ctx):
+    """Make a network ready to run: in int8 where that is asked for, or fast and good enough here.
+
+    `batches` yields a sample of pictures, (n, C, H, W) uint8, and their labels; it is read only if
+    int8 is tried. Returns a block that makes codes of pictures, "int8" or "float32", and the mean
+    cosine of the int8 codes with those of float32, or None.
+    """
+    on_cpu = ctx.device_type == "cpu"
+    if dtype == "int8" and not on_cpu:
+        raise ScriptError("argument --dtype: MXNet computes in int8 on a CPU only", status=2)
+    if dtype == "int8" or (dtype == "auto" and on_cpu and has_vnni()):
+        sample = [images for images, _ in batches if len(images)]
+        if not sample:
+            raise ScriptError("none of the first pictures can be read: choose others")
+        int8_block, cosine = _try_int8(network, np.concatenate(sample), dtype)
+        # Not the other way round: codes that are NaN have no cosine.
+        good = int8_block and cosine >= LOWEST_COSINE
+        if int8_block and not good:
+            advice = "--dtype float32 is better" if dtype == "int8" else "using float32"
+            warn(f"int8 is not good enough for this network: {advice}")
+        if dtype == "int8" or good:
+            return int8_block, "int8", cosine
+    block = make_block(network.symbol, network.params, ctx)
+    if on_cpu:
+        example = nd.zeros((1, *image_shape), ctx)  # fuses layers; any batch size works later
+        block.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)
+    block.hybridize(static_alloc=True, static_shape=True)
+    return block, "float32", None
+
+
+def _try_int8(network, sample, dtype):
+    """Quantize a network; return it, or None if MXNet cannot, and its mean cosine with float32."""
+    try:
+        block, expected = quantize(network, sample)
+        # Not by encode(), whose error would end the script.
+        codes = block(nd.array(sample, dtype="float32")).asnumpy()
+    except mx.MXNetError as error:
+        reason = str(error).strip().splitlines()[-1]
+        if dtype == "int8":
+            raise ScriptError(
+                f"MXNet cannot compute this network in int8 ({reason}): try --dtype float32"
+            ) from error
+        warn(f"no int8 for this network ({reason}): using float32")
+        return None, None
+    cosine = mean_cosine(codes, expected)
+    print(f"int8: the mean cosine of its codes with those of float32 is {cosine:.4f}")
+    return block, cosine
+
+
+def quantize(network, images):
+    """Return a network in int8, and the codes in float32 of the (n, C, H, W) uint8 pictures.
+
+    One pass over the pictures gives both the codes and the ranges of the layers.
+    """
+    # Copies, because MXNet rearranges weights in place.
+    params = {name: array.copy() for name, array in network.params.items()}
+    symbol, params = rewrite_batch_norms(network.symbol, params, images.shape[1:])
+    args, states = (
+        {name: params[name] for name in names if name != "data"}
+        for names in (symbol.list_arguments(), symbol.list_auxiliary_states())
+    )
+    fused = symbol.get_backend_symbol("MKLDNN_QUANTIZE")
+    int8_symbol, _, _, collector = quantization.quantize_graph(
+        fused, args, states, quantized_dtype="auto", calib_mode="naive"
+    )
+    codes, collector.min_max_dict = _observe(fused, params, images, collector.include_layer)
+    check_finite(codes)
+    int8_symbol, int8_args, states = quantization.calib_graph(
+        int8_symbol, args, states, collector, calib_mode="naive"
+    )
+    int8_symbol = int8_symbol.get_backend_symbol("MKLDNN_QUANTIZE")
+    block = make_block(int8_symbol, {**int8_args, **states}, mx.cpu())
+    block.hybridize(static_alloc=True, static_shape=True)
+    return block, codes
+
+
+def _observe(symbol, params, images, layers):
+    """Run pictures through a network; return their codes, and the range of each of some layers."""
+    ranges, errors = {}, []
+
+    def collect(name, handle):
+        try:
+            name = mx.base.py_str(name)
+            if name in layers:
+                values = nd.NDArray(ctypes.cast(handle, mx.base.NDArrayHandle), False).asnumpy()
+                ranges[name] = values.min(), values.max()
+        except Exception as error:  # MXNet, which calls this, would drop it
+            errors.append(error)
+
+    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=images.shape)
+    executor.copy_params_from(params, params, allow_extra_params=True)
+    executor.set_monitor_callback(collect, monitor_all=True)
+    (codes,) = executor.forward(is_train=False, data=nd.array(images, dtype="float32"))
+    codes = codes.asnumpy()
+    for error in errors:
+        raise error
+    return codes, ranges
+
+
+def mean_cosine(codes, others):
+    """Return how alike two sets of codes of the same pictures are, -1 to 1.
+
+    It is the mean cosine of a picture's two codes, each less the mean of its set if there are
+    several: what all codes have in common says nothing about a picture.
+    """
+    if len(codes) > 1:
+        codes, others = (array - array.mean(axis=0) for array in (codes, others))
+    lengths = np.linalg.norm(codes, axis=1) * np.linalg.norm(others, axis=1)
+    return float(((codes * others).sum(axis=1) / np.where(lengths > 0, lengths, 1)).mean())
+
+
+def rewrite_batch_norms(symbol, params, image_shape):
+    """Write each BatchNorm of maps that follows no convolution as a depthwise convolution.
+
+    MXNet fuses that with its ReLU, and computes it in int8; a BatchNorm after a convolution it
+    fuses by itself. Returns a symbol and parameters whose outputs have the same names and values.
+    """
+    graph, params = json.loads(symbol.tojson()), dict(params)
+    nodes, internals = graph["nodes"], symbol.get_internals()
+    _, shapes, _ = infer_shapes(internals.infer_shape, image_shape)
+    shapes = dict(zip(internals.list_outputs(), shapes))
+    uses = Counter(index for node in nodes for index, *_ in node["inputs"])
+    for node in nodes:
+        shape = shapes.get(f"{node['name']}_output", ())
+        if node["op"] != "BatchNorm" or len(shape) != 4 or len(node["inputs"]) != 5:
+            continue
+        source, *variables = (nodes[index] for index, *_ in node["inputs"])
+        attrs = node.get("attrs", {})
+        names = [variable["name"] for variable in variables]
+        axis, outputs = attrs.get("axis", "1"), attrs.get("output_mean_var", "False")
+        is_shared = uses[node["inputs"][1][0]] > 1
+        if source["op"] == "Convolution" or is_shared or axis != "1" or outputs != "False":
+            continue
+        gamma, beta, mean, variance = (params[name].astype("float32") for name in names)
+        if attrs.get("fix_gamma", "True") in ("True", "1"):
+            gamma = mx.nd.ones_like(gamma)
+        scale = gamma / mx.nd.sqrt(variance + float(attrs.get("eps", 1e-3)))
+        params[names[0]], params[names[1]] = scale.reshape((-1, 1, 1, 1)), beta - mean * scale
+        channels = str(shape[1])
+        node["op"], node["inputs"] = "Convolution", node["inputs"][:3]
+        node["attrs"] = {"kernel": "(1, 1)", "num_filter": channels, "num_group": channels}
+        variables[0].pop("attrs", None)  # which may have the shape of gamma
+    return mx.sym.load_json(json.dumps(graph)), params
