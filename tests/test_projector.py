@@ -52,6 +52,9 @@ class Projected:
         return cells.reshape(side * side, height, width, 3)
 
 
+EYE = np.eye(2)
+
+
 def read_projector_config(logdir):
     return text_format.Parse((logdir / "projector_config.pbtxt").read_text(), ProjectorConfig())
 
@@ -94,88 +97,43 @@ def test_sprites_may_be_gray_or_floats(dtype, tmp_path):
 
 
 def test_labels_that_are_no_single_word_stay_on_their_own_row(tmp_path):
-    labels = [
-        "a\tb",
-        "c\nd",
-        "e\r\nf",
-        "",
-        " \t",
-        "g\u2028h\x85i",
-        "  j  k ",
-        "你好",
-        "\udcff",
-        7,
-        None,
-    ]
+    labels = [*("a\tb", "c\nd", "e\r\nf", "", " \t", "g\u2028h\x85i", "  j  k "), "\udcff", 7, None]
     with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((len(labels), 2)), labels=labels)
-    assert Projected(tmp_path, "x").labels == [
-        *("a b", "c d", "e f", "-", "-", "g h i", "j k", "你好", "?", "7", "None")
-    ]
+    expected = [*("a b", "c d", "e f", "-", "-", "g h i", "j k", "?", "7", "None")]
+    assert Projected(tmp_path, "x").labels == expected
 
 
-HEADER = ["name", "digit"]
-
-
-ROWS = [["a\tb", 7], ["", 8.5], ["c", "x"]]
+HEADER, ROWS = ["name", "digit"], [["a\tb", 7], ["", 8.5], ["你好", "x"]]
+LINES = ["name\tdigit", "a b\t7", "-\t8.5", "你好\tx"]
 
 
 @pytest.mark.parametrize(
     ("labels", "lines"),
     [
-        ([HEADER, *ROWS], ["name\tdigit", "a b\t7", "-\t8.5", "c\tx"]),
-        (np.array([HEADER, *ROWS], object), ["name\tdigit", "a b\t7", "-\t8.5", "c\tx"]),
-        (
-            np.array([("x", "y"), ("1", "2"), ("3", "4"), ("5", "6")]),
-            ["x\ty", "1\t2", "3\t4", "5\t6"],
-        ),
-        (
-            mx.nd.array([[0, 1], [2, 3], [4, 5], [6, 7]], dtype="int32"),
-            ["0\t1", "2\t3", "4\t5", "6\t7"],
-        ),
+        ([HEADER, *ROWS], LINES),
+        (np.array([HEADER, *ROWS], object), LINES),
+        (mx.nd.array(np.arange(8).reshape(4, 2), dtype="int32"), ["0\t1", "2\t3", "4\t5", "6\t7"]),
         ([["name"], ["a"], ["b"], ["c"]], ["a", "b", "c"]),
         ([("a",), ("b",), ("c",)], ["a", "b", "c"]),
         (mx.nd.array([[1], [2], [3]], dtype="int32"), ["1", "2", "3"]),
     ],
-    ids=["list", "objects", "strings", "ndarray", "one column", "no header", "ndarray column"],
+    ids=["list", "objects", "ndarray", "one column", "no header", "ndarray column"],
 )
 def test_labels_in_two_dimensions_are_a_table_whose_first_row_names_the_columns(
     labels, lines, tmp_path
 ):
     with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.ones((3, 2)), labels=labels)
-    assert find(tmp_path / "x", "metadata.tsv").read_text().splitlines() == lines
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        *(
-            ["a", "b"],
-            list("abcd"),
-            [],
-            np.ones((3, 2)),
-            [HEADER, *ROWS, ROWS[0]],
-            [HEADER, *ROWS[1:]],
-        ),
-        *([HEADER, ["a"], ["b"], ["c"]], [["a", 1], ["b", 2], ["c", 3]], [[], [], [], []]),
-        np.ones((4, 2, 2)),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused_by_the_tag(labels, tmp_path):
-    with (
-        SummaryWriter(tmp_path) as sw,
-        pytest.raises(ValueError, match="^embedding my_tag: labels are 3, or 4 rows of a table"),
-    ):
-        sw.add_embedding("my_tag", np.ones((3, 2)), labels=labels)
-    assert not (tmp_path / "my_tag").exists()
+    assert find(tmp_path / "x", "metadata.tsv").read_text("utf-8").splitlines() == lines
 
 
 def test_logging_a_tag_again_replaces_it_and_keeps_the_others(tmp_path):
     first, second, other = (np.random.default_rng(seed).normal(size=(9, 3)) for seed in range(3))
     images = smooth_pictures(9)
     # What MXBoard leaves behind: an entry for each call.
-    entry = 'tensor_name: "x" metadata_path: "x/metadata.tsv" sprite {image_path: "x/sprite.png"}'
+    entry = 'tensor_name: "x" tensor_path: "x/tensors.tsv" metadata_path: "x/metadata.tsv"'
+    entry += ' sprite {image_path: "x/sprite.png" single_image_dim: 8 single_image_dim: 8}'
     (tmp_path / "projector_config.pbtxt").write_text(f"embeddings {{{entry}}}\n" * 2)
     with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("other", other, labels=list("abcdefghi"), images=images)
@@ -210,6 +168,42 @@ def test_logging_a_tag_again_keeps_what_a_user_added_to_its_entry(logged, tmp_pa
     assert entry.metadata_path == (f"{folder}/metadata.tsv" if logged else "mine.tsv")
     assert entry.sprite.image_path == (f"{folder}/sprite.jpg" if logged else "mine.png")
     assert list(entry.sprite.single_image_dim) == ([16, 24] if logged else [8, 9])
+
+
+@pytest.mark.parametrize("kept", ["x/20261127", "x/mine", "x"])
+def test_new_embedding_removes_the_files_that_it_replaces_and_nothing_else(kept, tmp_path):
+    """Whatever else lies in the folder of its tag is another embedding, curve or run."""
+    (tmp_path / kept).mkdir(parents=True)
+    (tmp_path / kept / "deadbeef").touch()
+    with SummaryWriter(tmp_path) as sw:
+        sw.add_embedding(kept + "/inner", np.eye(2))
+        sw.add_scalar("x", {"20261127": 1})
+        before = files_of(tmp_path)
+        sw.add_embedding("x", np.eye(3))
+        sw.add_embedding("x", np.eye(2), ["a", "b"])
+        folder = (tmp_path / Projected(tmp_path, "x").entry.tensor_path).parent
+    (tmp_path / "projector_config.pbtxt").unlink()
+    after = files_of(tmp_path)
+    assert {path for path in after if path not in before} == set(folder.iterdir())
+    assert set(before) - set(after) == {tmp_path / "projector_config.pbtxt"}
+
+
+@pytest.mark.parametrize(
+    "named", ["x/link", "x/..", "y/deadbeef", "x", ".", "{tmp_path}/y/deadbeef"]
+)
+def test_no_folder_is_removed_that_is_a_link_or_not_within_that_of_the_tag(named, tmp_path):
+    log = tmp_path / "log"
+    for folder in (log / "x", log / "y" / "deadbeef"):
+        folder.mkdir(parents=True)
+        (folder / "mine").touch()
+    (log / "x" / "link").symlink_to(log / "y" / "deadbeef")
+    path = f"{named.format(tmp_path=log)}/tensors.bytes"
+    entry = f'embeddings {{tensor_name: "x" tensor_path: "{path}"}}'
+    (log / "projector_config.pbtxt").write_text(entry)
+    before = set(log.rglob("*"))
+    with SummaryWriter(log) as sw:
+        sw.add_embedding("x", np.eye(2))
+    assert before <= set(log.rglob("*"))
 
 
 def test_step_is_part_of_the_name_as_in_mxboard(tmp_path):
@@ -259,42 +253,25 @@ def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(tmp_path):
     assert np.percentile(abs(middles - brightness), 95) <= 8
 
 
-TWO_OF_TWO = "the projector needs 2 or more vectors of 2 or more numbers, and"
-
-
 @pytest.mark.parametrize(
     ("embedding", "others", "words"),
     [
-        (np.ones(3), {}, rf"{TWO_OF_TWO} \(3,\)"),
-        (np.ones((1, 3)), {}, rf"{TWO_OF_TWO} \(1, 3\)"),
-        (np.ones((3, 1)), {}, rf"{TWO_OF_TWO} \(3, 1\)"),
-        (np.ones((0, 3)), {}, rf"{TWO_OF_TWO} \(0, 3\)"),
-        (np.ones((2, 2, 2)), {}, rf"{TWO_OF_TWO} \(2, 2, 2\)"),
+        *(
+            (np.ones(shape), {}, "both 2 or more")
+            for shape in [3, (1, 3), (3, 1), (0, 3), (2, 2, 2)]
+        ),
         ([[1, np.nan], [np.inf, np.nan], [1, 2]], {}, "2 of 3 vectors hold NaN or infinity"),
-        ([[1, -np.inf], [1, 2]], {}, "1 of 2 vectors hold NaN or infinity"),
         ([[1, 1e39], [1, 2]], {}, "1 of 2 vectors hold NaN or infinity"),
         (np.ones((2, 2), complex), {}, "real numbers, not complex128"),
-        (
-            np.ones((2, 2)),
-            {"labels": [["name", "digit", " name\n"], [1, 2, 3], [4, 5, 6]]},
-            r"two columns of labels have one name, in \['name', 'digit', 'name'\]",
-        ),
-        (
-            np.ones((3, 2)),
-            {"images": np.zeros((2, 3, 4, 4), np.uint8)},
-            r"images of shape \(2, 3, 4, 4\) for 3 vectors",
-        ),
-        (
-            np.ones((3, 2)),
-            {"images": np.zeros((3, 4, 4), np.uint8)},
-            r"images of shape \(3, 4, 4\) for 3 vectors",
-        ),
-        (
-            np.ones((3, 2)),
-            {"images": np.zeros((3, 8, 8, 3), np.uint8)},
-            r"not \(3, 8, 8, 3\): convert it by",
-        ),
-        (np.ones((3, 2)), {"images": np.full((3, 3, 4, 4), 1.5)}, "float64 from 1.5 to 1.5"),
+        (EYE, {"labels": [["a", "b", " a\n"], [1, 2, 3], [4, 5, 6]]}, "two columns .* one name"),
+        (EYE, {"labels": ["a"]}, "labels are 2, or 3 rows of a table"),
+        (EYE, {"labels": list("abc")}, "labels are 2, or 3 rows of a table"),
+        (EYE, {"labels": [HEADER, *ROWS]}, "labels are 2, or 3 rows of a table"),
+        (EYE, {"labels": [HEADER, ["a"], ["b"]]}, "labels are 2, or 3 rows of a table"),
+        (EYE, {"labels": ROWS[:2]}, "labels are 2, or 3 rows of a table"),
+        (EYE, {"images": np.zeros((3, 3, 4, 4), np.uint8)}, "3 images for 2 vectors"),
+        (EYE, {"images": np.zeros((3, 4, 4), np.uint8)}, "1 images for 2 vectors"),
+        (EYE, {"images": np.zeros((2, 8, 8, 3), np.uint8)}, r"not \(2, 8, 8, 3\): convert it by"),
     ],
 )
 def test_what_the_projector_cannot_show_is_refused_and_nothing_is_written(
@@ -329,13 +306,27 @@ def test_damaged_list_of_embeddings_is_named_and_left_alone(content, tmp_path):
     assert path.read_bytes() == content and not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("tag", ["../x", "/x", "a/../../x", "..", "", "."])
-def test_embedding_never_leaves_its_log(tag, tmp_path):
-    sw = SummaryWriter(str(tmp_path / "log"))
-    with sw, pytest.raises(ValueError, match="would not lie in a folder of the log"):
-        sw.add_embedding(tag, np.eye(2))
-    assert [path.name for path in tmp_path.iterdir()] == ["log"]
-    assert len(list((tmp_path / "log").iterdir())) == 1
+@pytest.mark.parametrize(
+    ("tag", "words"),
+    [
+        *((tag, "not lie in a folder") for tag in ("../x", "/x", "a/../../x", "..", "", ".")),
+        *((tag, "as .*/file is a file") for tag in ("file", "file/x")),
+        ("projector_config.pbtxt", "is a file"),
+        *((tag, "the files of embedding 'c' lie there") for tag in ("{c}", "{c}/x")),
+    ],
+)
+def test_tag_that_can_be_no_folder_of_the_log_is_refused_and_nothing_is_written(
+    tag, words, tmp_path
+):
+    with SummaryWriter(tmp_path / "log") as sw:
+        sw.add_embedding("c/metadata.tsv", np.eye(2))
+        sw.add_embedding("c", np.eye(2))
+        (tmp_path / "log" / "file").touch()
+        tag = tag.format(c=Projected(tmp_path / "log", "c").entry.tensor_path.rpartition("/")[0])
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match=words):
+            sw.add_embedding(tag, np.eye(2))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_embeddings_that_are_logged_at_once_are_all_listed(tmp_path):
@@ -404,4 +395,4 @@ def test_process_that_is_killed_while_it_logs_a_tag_again_leaves_no_mixture(afte
     assert abs(projected.sprites[:50].astype(int) - numbers[0] % 256).max() <= 2
     with SummaryWriter(tmp_path) as sw:
         sw.add_embedding("x", np.eye(2))
-    assert len(list((tmp_path / "x").iterdir())) == 1
+    assert (Projected(tmp_path, "x").vectors == np.eye(2)).all()

@@ -4,53 +4,58 @@ import math
 
 import cv2
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
 
-# A picture of more pixel bytes than this is logged as JPEG: a PNG of photographs weighs nearly as
-# much as their pixels, and TensorBoard would have to send it to the browser.
-LARGEST_PNG = 16 * 2**20
+from .summary import to_numbers
+
+LARGEST_PNG = 16 * 2**20  # bytes of pixels; a PNG of photographs would be nearly as large
 SMALL_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 JPEG_QUALITY = 90
-JPEG_SIDE, PNG_SIDE = 65_500, 1_000_000  # pixels; libjpeg and libpng refuse more
+JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
+LARGEST_STRIP = 256  # pictures; more of them are a square grid
 SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
 
 
-def to_pixels(subject, image):
-    """Convert an array of numbers, as `add_image` takes it, to a (N, 1 or 3, H, W) uint8 batch.
+def to_image(subject, values):
+    """Convert pictures, as `add_image` takes them, to what TensorBoard's Images shows."""
+    batch = to_pixels(subject, values)
+    columns = 8 if len(batch) <= LARGEST_STRIP else math.isqrt(len(batch) - 1) + 1
+    pixels = make_grid(batch, columns)
+    height, width, channels = pixels.shape
+    lossy = pixels.nbytes > LARGEST_PNG and max(height, width) <= JPEG_SIDE
+    content = encode(pixels, ".jpg" if lossy else ".png")
+    return Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=content
+    )
 
-    Anything else is a `ValueError` that begins with the subject.
-    """
+
+def to_pixels(subject, values):
+    """Convert pictures, as `add_image` takes them, to a (N, 1 or 3, H, W) uint8 batch."""
+    image = to_numbers(subject, values)
     batch = image.reshape((1,) * (4 - image.ndim) + image.shape)
     if image.ndim not in (2, 3, 4) or not image.size or batch.shape[1] not in (1, 3):
         advice = _advise(batch.shape) if image.size and image.ndim in (3, 4) else ""
-        raise ValueError(
-            f"{subject}: a picture is (H, W), (C, H, W) or (N, C, H, W), C being 1 or 3 channels, "
-            f"and not {image.shape}{advice}"
-        )
+        raise ValueError(f"{subject}: expected ([[N,] 1 or 3,] H, W), not {image.shape}{advice}")
     if batch.dtype == np.uint8:
         return batch
     low, high, largest = batch.min(), batch.max(), 255 if batch.dtype.kind in "iu" else 1
     if not (low >= 0 and high <= largest):
+        found = f"{batch.dtype} from {low} to {high}"
         raise ValueError(
-            f"{subject}: a picture has integers from 0 to 255 or floats from 0 to 1, not "
-            f"{batch.dtype} from {low} to {high}"
+            f"{subject}: expected integers in [0, 255] or floats in [0, 1], not {found}"
         )
     return (batch if largest == 255 else np.rint(batch * 255)).astype(np.uint8)
 
 
 def _advise(shape):
     """Say how to convert a (N, H, W, C) batch, or one with an alpha channel."""
-    if shape[3] in (1, 3):
-        return ": convert it by np.moveaxis(image, -1, -3)"
-    if shape[3] == 4:
-        return ": convert it by np.moveaxis(image[..., :3], -1, -3)"
+    if shape[3] in (1, 3, 4):
+        return f": convert it by np.moveaxis(image{'[..., :3]' if shape[3] == 4 else ''}, -1, -3)"
     return ": convert it by image[..., :3, :, :]" if shape[1] == 4 else ""
 
 
 def make_grid(batch, columns, rows=1, padding=2):
-    """Lay out a (N, C, H, W) RGB batch row by row, in `rows` or more; return (H', W', C) BGR.
-
-    One picture stays as it is.
-    """
+    """Lay out a (N, C, H, W) RGB batch in `rows` or more as (H', W', C) BGR; one stays as it is."""
     batch = batch[:, ::-1].transpose(0, 2, 3, 1)
     count, height, width, channels = batch.shape
     if count == 1:
@@ -75,8 +80,8 @@ def encode(pixels, extension):
         full_color = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_color)
     else:
-        # OpenCV's own options are the quickest, and good for photographs; what is flatter gets
-        # half as large with others. A strip of the picture tells which it is.
+        # OpenCV's own options are the quickest, and good for photographs; flatter pictures get
+        # half as large with others. A strip of the picture tells which one it is.
         strip = pixels[: max(1, len(pixels) // 16)]
         quick, small = (len(cv2.imencode(".png", strip, each)[1]) for each in ((), SMALL_PNG))
         options = SMALL_PNG if quick > 1.15 * small else ()

@@ -13,45 +13,28 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 BREAK = re.compile(r"(?<=[^_/])_(?=[^\d/])")
 
 
-def get_symbol(net):
-    """Return the symbol of a symbol or a `HybridBlock`; errors are those of `add_graph`."""
-    if isinstance(net, mx.sym.Symbol):
-        return net
-    if not isinstance(net, mx.gluon.HybridBlock):
-        raise TypeError(f"a network is a Symbol or a HybridBlock, not {type(net).__name__}")
-    if not net._cached_graph:
-        raise RuntimeError("call the block's hybridize(), and the block itself, before add_graph()")
-    return net._cached_graph[1]
+def to_graph(net, input_shapes=None):
+    """Convert a symbol or block to a `GraphDef`: its nodes in its order, with attributes.
 
-
-def to_graph(symbol, input_shapes=None):
-    """Convert a symbol to TensorBoard's graph.
-
-    Parameters
-    ----------
-    symbol : mxnet.sym.Symbol
-        The network.
-    input_shapes : dict, optional
-        Shapes of inputs by their names.
-
-    Returns
-    -------
-    GraphDef
-        A node for each of the symbol's, in its order, with its attributes, and with the shapes of
-        its outputs as far as MXNet can infer them.
-
-    Raises
-    ------
-    ValueError
-        The network has no input of such a name.
+    The shapes of outputs are those that MXNet infers from those of the inputs, by name.
     """
+    if isinstance(net, mx.gluon.HybridBlock):
+        if not net._cached_graph:
+            raise RuntimeError("call the block's hybridize(), and the block, before add_graph()")
+        net = net._cached_graph[1]
+    elif not isinstance(net, mx.sym.Symbol):
+        raise TypeError(f"a network is a Symbol or a HybridBlock, not {type(net).__name__}")
     input_shapes = dict(input_shapes or {})
     for name in input_shapes:
-        if name not in symbol.list_arguments():
+        if name not in net.list_arguments():
             raise ValueError(f"the network has no input {name}")
     # Every output of every node is one of its heads, by which shapes find their nodes.
-    internals = symbol.get_internals()
+    internals = net.get_internals()
     saved = json.loads(internals.tojson())
+    try:
+        _, shapes, _ = internals.infer_shape_partial(**input_shapes)
+    except mx.MXNetError:  # The network does not take inputs of these shapes.
+        shapes = [()] * len(saved["heads"])
     names = _to_paths(saved["nodes"])
     graph = GraphDef()
     for node, name in zip(saved["nodes"], names):
@@ -60,7 +43,7 @@ def to_graph(symbol, input_shapes=None):
             converted.input.append(f"{names[source]}:{output}" if output else names[source])
         for key, value in node.get("attrs", {}).items():
             converted.attr[key].s = value.encode()
-    for (index, *_), shape in zip(saved["heads"], _infer_shapes(internals, input_shapes)):
+    for (index, *_), shape in zip(saved["heads"], shapes):
         attributes = graph.node[index].attr
         if shape and "__shape__" in attributes:
             # Gluon's may have been saved before the sizes were known, and has zeros for them.
@@ -69,15 +52,6 @@ def to_graph(symbol, input_shapes=None):
         for size in shape or ():
             listed.dim.add(size=size if size > 0 else -1)  # MXNet's 0 and TensorBoard's -1: unknown
     return graph
-
-
-def _infer_shapes(internals, input_shapes):
-    """Return the shape of each output, as far as it can be known; one that cannot is empty."""
-    try:
-        _, shapes, _ = internals.infer_shape_partial(**input_shapes)
-    except mx.MXNetError:  # The network does not take inputs of these shapes.
-        return [()] * len(internals.list_outputs())
-    return shapes
 
 
 def _to_paths(nodes):

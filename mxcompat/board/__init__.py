@@ -1,0 +1,1 @@
+"""MXBoard's SummaryWriter, written anew: it takes the place of ``mxboard.SummaryWriter``."""
