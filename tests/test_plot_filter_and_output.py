@@ -68,12 +68,12 @@ def test_without_a_network_everything_is_drawn_and_says_so(tmp_path):
     text = read_text(read_log(tmp_path / "logs"), "filters_data")
     assert "**No photograph:**" in text and "**Not trained:**" in text
     shown = shown_in(tmp_path / "logs")
-    boat = draw_picture(224)
-    assert (shown["swan"] == boat.transpose(1, 2, 0)).all() and len(shown) == 7
+    drawn = draw_picture(224)
+    assert (shown["swan"] == drawn.transpose(1, 2, 0)).all() and len(shown) == 7
     for seed, (name, (kernel, _, mean_rgb)) in enumerate(LAYERS.items()):
         filters = draw_filters(kernel, seed)
         assert_same_picture(shown[f"{name}_weight"], grid(stretch(filters)))
-        maps = convolve(boat, filters, 0, mean_rgb)
+        maps = convolve(drawn, filters, 0, mean_rgb)
         assert_same_picture(shown[f"{name}_output"], grid(stretch(maps)))
 
 
