@@ -138,7 +138,8 @@ class _Reader:
         (storage,) = self.numbers("i") if version in (V2, V3) else (0,)
         if storage not in (0, 1, 2):  # dense, row_sparse, csr: as many arrays of indices
             raise ValueError(f"an array of unknown storage type {storage}")
-        stored_shape = self.shape() if storage else None
+        if storage:
+            self.shape()  # of the values; MXNet goes by that of the indices, and so must we
         shape = self.shape() if version in (V1, V2, V3) else self.shape(version, "I")
         if not shape and version != V3:
             raise ValueError("an array whose shape MXNet did not know")
@@ -147,22 +148,18 @@ class _Reader:
         kinds = [(self.dtype(), self.shape()) for _ in range(storage)]
         if not kinds:
             return self.values(dtype, shape)
-        stored = self.values(dtype, stored_shape)
-        return _make_dense(shape, stored, *[self.values(*kind) for kind in kinds])
+        values = self.values(dtype, kinds[-1][1] + shape[storage:])
+        return _make_dense(shape, values, *[self.values(*kind) for kind in kinds])
 
 
-def _make_dense(shape, stored, *indices):
-    """Return an array with the stored values where the indices say, and zeros elsewhere."""
-    dense = np.zeros(shape, stored.dtype)  # whose memory is taken where it is written to
-    if not stored.size:  # Without values, MXNet may still save an index.
-        return dense
+def _make_dense(shape, values, *indices):
+    """Return an array with the values where the indices say, and zeros elsewhere."""
+    dense = np.zeros(shape, values.dtype)  # whose memory is taken where it is written to
     places = indices[-1:]  # rows of a row_sparse array, columns of a csr array
     if len(indices) == 2:  # The first says where each row begins among the columns.
-        rows = np.searchsorted(indices[0], np.arange(stored.size), side="right") - 1
+        rows = np.searchsorted(indices[0], np.arange(values.size), side="right") - 1
         places = rows, *places
-    if stored.shape != places[0].shape + shape[len(places) :]:
-        raise ValueError(f"a sparse array of {stored.shape} values and {places[0].shape} indices")
-    dense[places] = stored
+    dense[places] = values
     return dense
 
 

@@ -1,0 +1,313 @@
+import os
+import pickle
+import random
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from helpers import ROOT, encode, paint
+from mxnet.recordio import IRHeader, MXIndexedRecordIO, MXRecordIO, pack, unpack
+
+import mxfiles
+from mxfiles import Records
+
+NUMBERS = np.arange(24).reshape(2, 3, 4) - 3
+DTYPES = ["float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool"]
+MAGIC = struct.pack("<I", 0xCED7230A)
+# Contents of records, some of which RecordIO splits, because they hold its magic number.
+CONTENTS = [b"", b"x", b"four", MAGIC, b"four" + MAGIC + b"more" + MAGIC * 2, b"1" + MAGIC]
+
+
+def assert_same(ours, theirs):
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def write_records(path, contents):
+    writer = MXRecordIO(str(path), "w")
+    for content in contents:
+        writer.write(content)
+    writer.close()
+    return path
+
+
+def write_indexed(path, contents):
+    """Write the contents of a dict by their keys."""
+    writer = MXIndexedRecordIO(str(path.with_suffix(".idx")), str(path), "w")
+    for key, content in contents.items():
+        writer.write_idx(key, content)
+    writer.close()
+    return path
+
+
+def run(*args):
+    command = [sys.executable, "-m", "mxfiles", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("np_shape", [False, True])
+def test_arrays_that_mxnet_saved_are_read(dtype, np_shape, tmp_path):
+    path = str(tmp_path / "x.params")
+    with mx.util.np_shape(np_shape):
+        arrays = {"arg:x": mx.nd.array(NUMBERS, dtype=dtype), "aux:y": mx.nd.ones(1, dtype=dtype)}
+        if np_shape:
+            arrays.update(none=mx.nd.zeros((0, 3), dtype=dtype), one=mx.nd.ones((), dtype=dtype))
+        mx.nd.save(path, arrays)
+        mx.nd.save(f"{path}.list", list(arrays.values()))
+        loaded, listed = mxfiles.load(path), mxfiles.load(f"{path}.list")
+        assert list(loaded) == list(arrays) and isinstance(listed, list)
+        for ours, also_ours, theirs in zip(loaded.values(), listed, arrays.values()):
+            assert_same(ours, theirs.asnumpy())
+            assert_same(also_ours, theirs.asnumpy())
+
+
+@pytest.mark.parametrize("kind", ["csr", "row_sparse"])
+@pytest.mark.parametrize("rows", [[0, 3], [], [1, 2, 3]])
+def test_sparse_arrays_become_dense(kind, rows, tmp_path):
+    dense = np.zeros((5, 4), np.float32)
+    dense[rows, 1:3] = np.arange(1, 1 + 2 * len(rows)).reshape(-1, 2)
+    mx.nd.save(str(tmp_path / "x"), [mx.nd.array(dense).tostype(kind), mx.nd.array([5, 6])])
+    ours, next_one = mxfiles.load(tmp_path / "x")
+    assert_same(ours, dense)
+    assert next_one.tolist() == [5, 6]
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    numbers = mx.nd.array([1.5, -2, 0.1, 3e38])
+    mx.nd.save(str(tmp_path / "x"), [mx.nd.amp_cast(numbers, dtype="bfloat16")])
+    rounded = mx.nd.amp_cast(mx.nd.load(str(tmp_path / "x"))[0], dtype="float32").asnumpy()
+    assert_same(mxfiles.load(tmp_path / "x")[0], rounded)
+    np.testing.assert_allclose(rounded, numbers.asnumpy(), rtol=2**-8)
+
+
+@pytest.mark.parametrize("version", [(), (0xF993FAC8,)])
+def test_old_versions_and_arrays_of_a_gpu_are_read_from_bytes(version):
+    values = np.arange(6, dtype="<f4").reshape(2, 3)
+    form = "<3Q2I2q3i" if version else "<3Q3I3i"
+    content = struct.pack(form, 0x112, 0, 1, *version, 2, 2, 3, 2, 1, 0)  # on GPU 1
+    content += values.tobytes() + struct.pack("<QQ", 1, 1) + b"x"
+    assert_same(mxfiles.load(content)["x"], values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_arrays_are_saved_as_mxnet_saves_them(dtype, tmp_path):
+    array = np.asfortranarray(NUMBERS.astype(dtype))
+    arrays = {"arg:x": array, "aux:ü": array[:, 0].astype(array.dtype.newbyteorder(">"))}
+    theirs = {name: mx.nd.array(each.astype(dtype), dtype=dtype) for name, each in arrays.items()}
+    for ours_given, theirs_given in ((arrays, theirs), ([array], [theirs["arg:x"]])):
+        mxfiles.save(tmp_path / "ours", ours_given)
+        mx.nd.save(str(tmp_path / "theirs"), theirs_given)
+        assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+@pytest.mark.parametrize("array", [1.5, np.empty((0, 3)), [1j], ["x"], np.zeros(2, np.int16)])
+def test_array_that_mxnet_cannot_read_is_refused_by_name(array, tmp_path):
+    with pytest.raises(ValueError, match="MXNet has no .*: wrong$"):
+        mxfiles.save(tmp_path / "x", {"right": np.ones(2), "wrong": array})
+    assert not any(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_the_file_that_was_there(small_disk):
+    mxfiles.save(small_disk / "x", [np.ones(9)])
+    with pytest.raises(OSError, match="No space"):
+        mxfiles.save(small_disk / "x", [np.ones(99_999)])
+    assert [path.name for path in small_disk.iterdir()] == ["x"]
+    assert (mxfiles.load(small_disk / "x")[0] == 1).all()
+
+
+def test_arrays_are_mapped_and_may_be_changed(tmp_path):
+    path, size = tmp_path / "x", 2**28
+    head = struct.pack("<3QIiiq3i", 0x112, 0, 1, 0xF993FAC9, 0, 1, size, 1, 0, 3)
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(len(head) + size + 8)  # all zeros, and no names
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    (array,) = mxfiles.load(path)
+    array[size // 2] = 7
+    assert resident() - before < size // 10
+    assert array[size // 2] == 7 and mxfiles.load(path)[0][size // 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("position", "form", "value"),
+    [
+        (0, "Q", 0x113),  # what the file is
+        (16, "Q", 2**40),  # how many arrays it has
+        (28, "i", 3),  # whether an array is sparse
+        (32, "i", 2**31 - 1),  # its rank
+        (32, "i", 0),
+        (36, "q", -1),  # one of its dimensions
+        (36, "q", 2**60),
+        (60, "i", 99),  # its dtype
+        (88, "Q", 2**40),  # how many names follow
+        (96, "Q", 2**63),  # the length of a name
+        (104, "B", 0xFF),  # a name
+    ],
+)
+def test_sizes_that_do_not_fit_the_file_are_refused(position, form, value, tmp_path):
+    path = tmp_path / "x.params"
+    mxfiles.save(path, {"x": np.ones((2, 3), np.float32)})
+    content = bytearray(path.read_bytes())
+    struct.pack_into(f"<{form}", content, position, value)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.params, byte \d+: "):
+        mxfiles.load(path)
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Write six records with labels to two files, one with an index."""
+    labels = [3, 2.5, np.float32([1, 2, 3]), np.float32([4]), -1, float("nan")]
+    headers = [IRHeader(0, label, number * 10, 0) for number, label in enumerate(labels)]
+    packed = list(map(pack, headers, CONTENTS))
+    write_records(tmp_path / "x.rec", packed)
+    write_indexed(tmp_path / "indexed.rec", dict(zip([9, 8, 7, 6, 5, 4], packed)))
+    return packed
+
+
+@pytest.mark.parametrize("name", ["x.rec", "indexed.rec"])
+def test_records_are_what_mxnet_unpacks(name, packed, tmp_path):
+    records = Records(tmp_path / name)
+    assert len(records) == 6 and records[-1].data == CONTENTS[-1]
+    for (label, number, data), (header, content) in zip(records, map(unpack, packed)):
+        assert isinstance(label, float) == (header.flag == 0)
+        np.testing.assert_array_equal(label, header.label)
+        assert (number, data) == (header.id, content)
+    with pytest.raises(IndexError):
+        records[6]
+
+
+def test_records_without_labels_are_read_as_they_are(tmp_path):
+    records = Records(write_records(tmp_path / "x.rec", CONTENTS))
+    assert [records.read(number) for number in range(len(records))] == CONTENTS
+    with pytest.raises(ValueError, match=r"x\.rec: record 1 has no label"):
+        records[1]
+
+
+@pytest.mark.parametrize("keys", [range(10), [*range(1, 10), 0], [0, 7, 2, 1, 8, 3, 4, 9, 5, 6]])
+@pytest.mark.parametrize("index", [True, False])
+def test_only_pictures_of_a_collection_of_faces_are_given(keys, index, tmp_path):
+    pairs = {0: (7, 10), 7: (1, 3), 8: (3, 5), 9: (5, 7)}  # a header, and three identities
+    contents = {key: pack(IRHeader(0, (key - 1) // 2, key, 0), b"face") for key in keys}
+    for key, pair in pairs.items():
+        contents[key] = pack(IRHeader(0, np.float32(pair), key, 0), b"")
+    path = write_indexed(tmp_path / "faces.rec", contents)
+    if not index:
+        os.remove(tmp_path / "faces.idx")
+    faces = [(record.id, record.label) for record in Records(path)]
+    assert (faces if index else sorted(faces)) == [(key, (key - 1) // 2) for key in range(1, 7)]
+
+
+def test_several_threads_read_what_was_pickled(tmp_path):
+    contents = [bytes([number]) * 999 for number in range(256)]
+    records = Records(write_records(tmp_path / "x.rec", contents))
+    records = pickle.loads(pickle.dumps(records))
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(records.read, list(range(256)) * 20)) == contents * 20
+
+
+@pytest.mark.parametrize(
+    ("index", "where"),
+    [
+        ("no index", "idx.* row 0"),
+        ("1\tx\n", "idx.* row 0"),
+        ("1\t0\n2\t99999\n", "idx, line 2"),
+        ("1\t-4\n", "idx, line 1"),
+        ("0\t4\n", "rec.* byte 4"),
+    ],
+)
+def test_index_of_another_file_is_an_error_that_says_where(index, where, packed, tmp_path):
+    (tmp_path / "x.idx").write_text(index)
+    with pytest.raises(ValueError, match=rf"x\.{where}"):
+        Records(tmp_path / "x.rec")
+
+
+@pytest.mark.parametrize("left_out", [4, 8, 60])
+def test_truncated_records_are_an_error_that_says_where(left_out, packed, tmp_path):
+    path = tmp_path / "x.rec"
+    path.write_bytes(path.read_bytes()[:-left_out])
+    with pytest.raises(ValueError, match=r"x\.rec.* byte \d+"):
+        Records(path)
+
+
+def mutate(content, chance):
+    """Change some numbers, mostly of the first, and leave out the end or not."""
+    content = bytearray(content)
+    for _ in range(chance.randint(1, 3)):
+        value = chance.choice([0, 1, 2, 3, 65, 2**16, 2**29, 2**31 - 1, 2**31, 2**32 - 1])
+        position = chance.randrange(min(len(content), chance.choice([40, 200, 9999])))
+        content[position : position + 4] = struct.pack("<I", value)
+    return content[: chance.choice([None, None, position])]
+
+
+@pytest.mark.parametrize("suffix", ["params", "rec", "idx"])
+def test_damaged_file_is_read_or_an_error_that_names_it(suffix, packed, tmp_path):
+    arrays = {kind: mx.nd.array(np.eye(3)).tostype(kind) for kind in ("csr", "row_sparse")}
+    mx.nd.save(str(tmp_path / "indexed.params"), {"x": mx.nd.ones(2), **arrays})
+    path, chance, errors = tmp_path / f"indexed.{suffix}", random.Random(suffix), []
+    content = path.read_bytes()
+    for _ in range(100):
+        path.write_bytes(mutate(content, chance))
+        try:
+            mxfiles.load(path) if suffix == "params" else list(Records(tmp_path / "indexed.rec"))
+        except ValueError as error:
+            errors.append(str(error))
+    assert len(errors) > 50 and all("indexed." in error for error in errors)
+
+
+def test_records_are_listed_and_taken_out_as_they_are(tmp_path):
+    labels, ids = [3, 0.5, 0.5, np.float32([3, 1])], [5, 7, 7, 6]
+    contents = [*(encode(paint(1)[0], suffix) for suffix in (".jpg", ".png", ".png")), b"text"]
+    headers = [IRHeader(0, label, number, 0) for label, number in zip(labels, ids)]
+    path = write_records(tmp_path / "x.rec", map(pack, headers, contents))
+    listing = "4 records\n2 different labels, from 0.5 to 3\n2 .png, 1 .jpg, 1 .bin\n"
+    assert run(path).stdout == listing
+    assert run(path, "-o", tmp_path / "out").stderr == ""
+    names = ["3/5.jpg", "0.5/7.png", "0.5/7_2.png", "3/6.bin"]
+    assert [(tmp_path / "out" / name).read_bytes() for name in names] == contents
+    again = run(path, "-o", tmp_path / "out")
+    assert again.returncode == 1 and again.stderr.count("\n") == 1 and "exists" in again.stderr
+
+
+@pytest.mark.parametrize("names", [["arg:x", "aux:y"], None])
+def test_arrays_are_listed_and_saved_for_numpy(names, tmp_path):
+    arrays = [NUMBERS.astype(np.float32), np.ones(3, np.uint8)]
+    mxfiles.save(tmp_path / "x.params", dict(zip(names, arrays)) if names else arrays)
+    first, second = names or [0, 1]
+    listing = f"{first} float32 (2, 3, 4)\n{second} uint8 (3,)\n"
+    assert run(tmp_path / "x.params").stdout == listing
+    run(tmp_path / "x.params", "-o", tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as saved:
+        assert saved.files == (names or ["arr_0", "arr_1"])
+        for ours, array in zip(saved.values(), arrays):
+            assert_same(ours, array)
+
+
+@pytest.mark.parametrize("name", ["no.params", "x.txt", "no.rec"])
+def test_file_that_is_neither_ends_in_one_line(name, tmp_path):
+    (tmp_path / "x.txt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    result = run(tmp_path / name)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1 and name in result.stderr
+
+
+def test_import_needs_numpy_and_nothing_else():
+    code = """
+import sys
+before = set(sys.modules)
+import mxfiles.__main__
+new = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before}
+print(*{name.split(".")[0] for name, path in new.items() if "site-packages" in str(path)})
+print("mxcompat" in new)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == "numpy\nFalse\n", result.stderr
