@@ -18,8 +18,8 @@ LARGEST_RANK = 64  # NumPy's
 def load(file):
     """Read the arrays of a file that any version of MXNet wrote, as `mx.nd.load` does.
 
-    They are mapped, not read: changing an array does not change the file, but the file must not
-    change either.
+    The arrays are mapped, not copied: the file must not change while they are in use. Changing them
+    does not change the file.
 
     Parameters
     ----------

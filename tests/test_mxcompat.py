@@ -9,9 +9,9 @@ import zipfile
 import mxcompat
 from mxcompat import installed, patches
 
-import flit_core.buildapi
 import mxboard
 import mxboard.writer
+import pdm.backend
 import pytest
 from helpers import ROOT, script_env
 
@@ -202,11 +202,12 @@ def wheel_folder(tmp_path_factory):
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "mxcompat", source / "mxcompat")
+    for name in ("mxcompat", "mxfiles"):
+        shutil.copytree(ROOT / name, source / name)
     old = os.getcwd()
     os.chdir(source)
     try:
-        wheel = work / flit_core.buildapi.build_wheel(str(work))
+        wheel = work / pdm.backend.build_wheel(str(work))
     finally:
         os.chdir(old)
     install = shlex.split(installed.pip_command("install"))
@@ -215,10 +216,10 @@ def wheel_folder(tmp_path_factory):
     return wheel, folder
 
 
-def test_wheel_brings_mxcompat_and_nothing_else(wheel_folder):
+def test_wheel_brings_mxcompat_and_mxfiles_and_nothing_else(wheel_folder):
     wheel, _ = wheel_folder
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert top == {"mxcompat", f"mxcompat-{mxcompat.__version__}.dist-info"}
+    assert top == {"mxcompat", "mxfiles", f"mxcompat-{mxcompat.__version__}.dist-info"}
 
 
 def test_installed_library_works_from_another_place(wheel_folder, tmp_path):

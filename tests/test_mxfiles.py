@@ -139,29 +139,38 @@ def test_arrays_are_mapped_and_may_be_changed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("position", "form", "value"),
+    ("position", "form", "value", "reason"),
     [
-        (0, "Q", 0x113),  # what the file is
-        (16, "Q", 2**40),  # how many arrays it has
-        (28, "i", 3),  # whether an array is sparse
-        (32, "i", 2**31 - 1),  # its rank
-        (32, "i", 0),
-        (36, "q", -1),  # one of its dimensions
-        (36, "q", 2**60),
-        (60, "i", 99),  # its dtype
-        (88, "Q", 2**40),  # how many names follow
-        (96, "Q", 2**63),  # the length of a name
-        (104, "B", 0xFF),  # a name
+        (0, "Q", 0x113, "not a file of"),  # what the file is
+        (16, "Q", 2**40, "should follow"),  # how many arrays it has
+        (28, "i", 3, "storage type 3"),  # whether an array is sparse
+        (32, "i", 2**31 - 1, "rank 2147483647"),
+        (32, "i", 0, "did not know"),  # its rank, 0 before there was np_shape
+        (36, "q", -1, r"shape \(-1, 3\)"),
+        (36, "q", 2**60, "should follow"),
+        (60, "i", 99, "dtype 99"),
+        (60, "i", -1, "dtype -1"),
+        (88, "Q", 0, "should end"),  # how many names follow
+        (88, "Q", 2**40, "should follow"),
+        (96, "Q", 2**63, "should follow"),  # the length of a name
+        (104, "B", 0xFF, "utf-8"),  # a name
     ],
 )
-def test_sizes_that_do_not_fit_the_file_are_refused(position, form, value, tmp_path):
+def test_sizes_that_do_not_fit_the_file_are_refused(position, form, value, reason, tmp_path):
     path = tmp_path / "x.params"
     mxfiles.save(path, {"x": np.ones((2, 3), np.float32)})
     content = bytearray(path.read_bytes())
     struct.pack_into(f"<{form}", content, position, value)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.params, byte \d+: "):
+    with pytest.raises(ValueError, match=rf"x\.params, byte \d+: .*{reason}"):
         mxfiles.load(path)
+
+
+def test_sparse_array_that_is_too_large_to_be_dense_is_refused():
+    shapes = 1, 0, 1, 2**50  # of no values and of the array
+    head = struct.pack("<3QIiiqiq3i", 0x112, 0, 1, 0xF993FAC9, 1, *shapes, 1, 0, 0)
+    with pytest.raises(ValueError, match="content, byte .*allocate"):
+        mxfiles.load(head + struct.pack("<iiqQ", 6, 1, 0, 0))
 
 
 @pytest.fixture
@@ -237,6 +246,14 @@ def test_truncated_records_are_an_error_that_says_where(left_out, packed, tmp_pa
     path = tmp_path / "x.rec"
     path.write_bytes(path.read_bytes()[:-left_out])
     with pytest.raises(ValueError, match=r"x\.rec.* byte \d+"):
+        Records(path)
+
+
+def test_record_whose_last_part_is_missing_is_an_error(tmp_path):
+    first_part = MAGIC + struct.pack("<I", 1 << 29)
+    path = write_records(tmp_path / "x.rec", [b"next"])
+    path.write_bytes(first_part + path.read_bytes())
+    with pytest.raises(ValueError, match=r"x\.rec: the record at byte 8 is not whole"):
         Records(path)
 
 
