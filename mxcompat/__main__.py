@@ -4,10 +4,36 @@ import os
 import runpy
 import sys
 import types
+from multiprocessing import util
+from pathlib import Path
+
+from mxcompat import old_names
 
 USAGE = """\
 usage: python -m mxcompat SCRIPT [ARGUMENT ...]
        python -m mxcompat -m MODULE [ARGUMENT ...]"""
+# What a process that multiprocessing starts anew runs before anything else.
+FIRST = """\
+import sys; sys.path.insert(0, {folder!r})
+from mxcompat import __main__; __main__.change_python()
+del sys.path[0]
+"""
+
+
+def change_python():
+    """Restore what Python removed, here and in all processes that are spawned from here."""
+    old_names.restore_in_python()
+    first = FIRST.format(folder=str(Path(__file__).resolve().parent.parent))
+    start = util.spawnv_passfds
+
+    def spawnv_passfds(path, arguments, descriptors):
+        arguments = list(arguments)
+        program = arguments.index("-c") + 1
+        if "resource_tracker" not in arguments[program]:
+            arguments[program] = first + arguments[program]
+        return start(path, arguments, descriptors)
+
+    util.spawnv_passfds = spawnv_passfds
 
 
 def run_script(path):
@@ -41,6 +67,7 @@ def main():
     if not sys.argv or sys.argv[0].startswith("-"):
         print(USAGE, file=sys.stderr)
         sys.exit(2)
+    change_python()
     sys.excepthook = show_without_runner
     if is_module:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
@@ -48,4 +75,5 @@ def main():
         run_script(sys.argv[0])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,18 +1,16 @@
-"""What is put back into, or mended in, Python, NumPy, onnx, MXNet and MXBoard.
+"""Mends MXNet 1.9.1 and MXBoard 0.1.0 for Python 3.9 to 3.15 and NumPy 1 and 2.
 
-Each function mends one thing that MXNet 1.9.1 or MXBoard 0.1.0 takes for granted and that is no
-longer so.
+Each function mends one thing that they take for granted and that is no longer so.
 """
 
 import contextlib
 import functools
 import importlib
 import importlib.util
-import math
+import json
 import multiprocessing
+import operator
 import os
-import re
-import struct
 import sys
 import types
 import warnings
@@ -21,16 +19,18 @@ from unittest import mock
 
 import numpy as np
 
+from . import old_names
+
 MXBOARD_PROTOS = (
     *("attr_value", "event", "graph", "node_def", "resource_handle", "summary"),
     *("tensor", "tensor_shape", "types", "versions"),
 )
-# Where MXNet hands arguments to C++ as text.
+# Where MXNet hands arguments to C++ as text, or saves them as JSON.
 MODULES_THAT_WRITE_TEXT = (
     *("mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.symbol.symbol", "mxnet.io.io"),
 )
-# Environment variables that MXNet and OpenCV abort on if they hold anything but a number.
-NUMBERS = re.compile(r"OMP_NUM_THREADS|MXNET_\w+_NTHREADS|OPENCV_IO_MAX_IMAGE_\w+")
+MODULES_THAT_WRITE_JSON = ("mxnet.initializer", "mxnet.image.image", "mxnet.image.detection")
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
 ONNX_OPERATOR_SET = 13  # the newest that MXNet exports
 IS_NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 
@@ -38,8 +38,9 @@ IS_NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 def prepare():
     """Mend what must be right before MXNet is imported."""
     _set_environment()
-    _restore_numpy_names()
-    _restore_binary_fromstring()
+    if sys.version_info >= (3, 12):
+        import setuptools  # noqa: F401 - brings distutils, even where no .pth file is read
+    old_names.restore_in_numpy()
     _lend_tensorboard_protos()
 
 
@@ -48,9 +49,14 @@ def mend():
     _write_plain_numbers()
     _convert_to_numpy()
     if IS_NUMPY_2:
-        _widen_scalars()
+        np.set_printoptions(legacy="1.25")  # 0.98 in a tuple, and not np.float64(0.98)
+        _lend_numpy_1()
+        _promote_scalars()
+        _sum_metrics_in_float64()
     _pack_records()
     _fork_data_loaders()
+    _unpack_thresholds()
+    _take_scipys_rows()
     if "onnx" in sys.modules:
         _lend_onnx_mapping()
         _export_one_operator_set()
@@ -73,9 +79,6 @@ def _set_environment():
     # On an Intel processor MXNet would use half of these. OpenMP also takes a number per level.
     threads = os.environ.get("OMP_NUM_THREADS") or str(available_cores())
     os.environ["OMP_NUM_THREADS"] = threads.split(",")[0].strip()
-    for name, value in os.environ.items():
-        if NUMBERS.fullmatch(name) and value and not value.isdecimal():
-            raise ImportError(f"the environment variable {name} is {value!r}, and no whole number")
     # Threads that spin while they wait hold on to a core that another program wants: steps then
     # take a hundred times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -83,44 +86,6 @@ def _set_environment():
         if "AMX" in os.environ.get(name, "").upper():
             del os.environ[name]
             warnings.warn(f"{name} is ignored: MXNet's AMX code corrupts memory", stacklevel=4)
-
-
-def _restore_numpy_names():
-    """Give NumPy back the names that NumPy 1.20 to 2.5 removed."""
-
-    def removed(*args, **kwargs):
-        raise NotImplementedError("NumPy's financial functions are in the package numpy-financial")
-
-    names = {
-        **{"bool": bool, "object": object, "int": int, "float": float},
-        **{"float_": np.float64, "unicode_": np.str_, "mat": np.asmatrix},
-        **{"PZERO": 0.0, "NZERO": -0.0, "PINF": math.inf, "NINF": -math.inf},
-        **dict.fromkeys(("Inf", "Infinity", "infty"), math.inf),
-        **dict.fromkeys(("NaN", "NAN"), math.nan),
-        **{"product": np.prod, "cumproduct": np.cumprod, "alltrue": np.all, "sometrue": np.any},
-        **{"round_": np.round, "row_stack": np.vstack, "in1d": np.isin},
-        "msort": functools.partial(np.sort, axis=0),
-        # NumPy 1 has no trapezoid.
-        "trapz": getattr(np, "trapezoid", None),
-        # MXNet lists these and never calls them.
-        **dict.fromkeys(("mirr", "npv", "pmt", "ppmt", "pv", "rate"), removed),
-    }
-    for name, value in names.items():
-        # Through vars(), because asking NumPy itself for a name it removed warns or raises.
-        vars(np).setdefault(name, value)
-
-
-def _restore_binary_fromstring():
-    """Let `numpy.fromstring` read bytes again, as loaders of MNIST do."""
-    read_text = np.fromstring
-
-    @functools.wraps(read_text)
-    def fromstring(string, dtype=float, count=-1, *, sep="", **options):
-        if sep:
-            return read_text(string, dtype, count, sep=sep, **options)
-        return np.frombuffer(string, dtype, count, **options).copy()
-
-    np.fromstring = fromstring
 
 
 def _lend_tensorboard_protos():
@@ -131,6 +96,13 @@ def _lend_tensorboard_protos():
     sys.modules["mxboard.proto.plugin_pr_curve_pb2"] = importlib.import_module(
         "tensorboard.plugins.pr_curve.plugin_data_pb2"
     )
+
+
+def _with(module, **changes):
+    """Return a copy of a module, for one of MXNet's, in which some names mean something else."""
+    copy = types.ModuleType(module.__name__)
+    vars(copy).update(vars(module), **changes)
+    return copy
 
 
 class _IsString(type):
@@ -155,8 +127,12 @@ def _to_python(value):
 
 def _write_plain_numbers():
     """Mend shapes and sizes that come from NumPy 2, which writes them as ``(np.int64(3), ...)``."""
+    # NumPy's own option to print as NumPy 1 would not reach other threads.
     for name in MODULES_THAT_WRITE_TEXT:
         vars(importlib.import_module(name))["str"] = _PlainText
+    dumps = functools.partial(json.dumps, default=operator.methodcaller("item"))
+    for name in MODULES_THAT_WRITE_JSON:
+        importlib.import_module(name).json = _with(json, dumps=dumps)
 
 
 def _convert_to_numpy():
@@ -164,8 +140,7 @@ def _convert_to_numpy():
     from mxnet.ndarray import NDArray
 
     def to_array(self, dtype=None, copy=None):
-        if copy is False:
-            raise ValueError("an NDArray has no NumPy view: convert it with a copy")
+        # copy=False has always meant "if needed", and here it is.
         array = self.asnumpy()
         return array if dtype is None else array.astype(dtype, copy=False)
 
@@ -179,67 +154,105 @@ def _convert_to_numpy():
     NDArray.mean = mean
 
 
-def _widen(number):
-    """Return a NumPy number with 64 bits; other values, and 64-bit ones, as they are."""
-    if not isinstance(number, np.number) or number.dtype.itemsize >= 8:
-        return number
-    return (np.float64 if isinstance(number, np.floating) else np.int64)(number)
+def _lend_numpy_1():
+    """Let MXNet make arrays and types as with NumPy 1, which took more for one."""
+    import mxnet as mx
+
+    def array(values, *args, dtype=None, **options):
+        try:
+            return np.array(values, *args, dtype=dtype, **options)
+        except OverflowError:  # numbers that do not fit wrap around
+            return np.array(values, *args, **options).astype(dtype)
+
+    def dtype(value):
+        return np.dtype(value.dtype if isinstance(value, mx.nd.NDArray) else value)
+
+    numpy = _with(np, array=array, dtype=dtype)
+    mx.nd.ndarray.np = mx.nd.sparse.np = mx.np.multiarray._np = numpy
+    mx.nd.register._np = mx.sym.register._np = numpy
+
+    start = mx.rnn.BucketSentenceIter.__init__
+
+    @functools.wraps(start)
+    def wrap_label(self, sentences, batch_size, buckets=None, invalid_label=-1, *names, **options):
+        label = np.array(invalid_label).astype(options.get("dtype", "float32"))
+        start(self, sentences, batch_size, buckets, label, *names, **options)
+
+    mx.rnn.BucketSentenceIter.__init__ = wrap_label
 
 
-def _widen_scalars():
-    """Give the numbers that MXNet hands out 64 bits, as NumPy 1 gave every sum of them.
+def _promote_scalars():
+    """Give the numbers that `asscalar` hands out the arithmetic of NumPy 1.
 
-    NumPy 2 adds float32 and uint8 as such: counting up from 2^24 stays there, and 200 + 100 is 44.
+    With Python's numbers they widen. NumPy 2 keeps float32 and uint8: counting up from 2^24 stays
+    there, and 200 + 100 is 44.
     """
-    from mxnet.metric import EvalMetric
     from mxnet.ndarray import NDArray
 
     asscalar = NDArray.asscalar
     # Of a (1, 1) array MXNet returns an array, of which NumPy 2 makes no number.
-    NDArray.asscalar = functools.wraps(asscalar)(lambda self: _widen(np.ravel(asscalar(self))[0]))
-    for name in ("sum_metric", "global_sum_metric"):
-        setattr(EvalMetric, name, _wide_attribute(name))
+    NDArray.asscalar = functools.wraps(asscalar)(lambda self: _promote(np.ravel(asscalar(self))[0]))
 
 
-def _wide_attribute(name):
-    def get(self):
-        return vars(self)[name]
+def _promote(value):
+    """Let a number of less than 64 bits promote as in NumPy 1; other values stay as they are."""
+    if isinstance(value, np.number) and value.dtype.itemsize < 8:
+        return _promoting_type(value.dtype.type)(value)
+    return value
 
-    def set_widened(self, value):
-        vars(self)[name] = _widen(value)
 
-    return property(get, set_widened)
+@functools.cache
+def _promoting_type(base):
+    """Derive a type from one of NumPy's to which a Python number is a float64 or an int64."""
+
+    def method(operate):
+        return lambda *values: _promote(operate(*map(_to_numpy, values)))
+
+    def reflected(operate):
+        return lambda self, other: _promote(operate(_to_numpy(other), _to_numpy(self)))
+
+    methods = {
+        f"__{name}__": method(getattr(operator, name)) for name in ARITHMETIC + ("neg", "abs")
+    }
+    for name in ARITHMETIC:
+        methods[f"__r{name}__"] = reflected(getattr(operator, name))
+    return type(base.__name__, (base,), methods)
+
+
+def _to_numpy(value):
+    return np.asarray(value)[()] if isinstance(value, Number) else value
+
+
+def _sum_metrics_in_float64():
+    """Let metrics add up in float64, as in NumPy 1: in NumPy 2 0.0 + float32 is a float32."""
+    from mxnet.metric import EvalMetric
+
+    def set_widened(self, name, value):
+        is_narrow = isinstance(value, np.floating)
+        object.__setattr__(self, name, np.float64(value) if is_narrow else value)
+
+    EvalMetric.__setattr__ = set_widened
+
+
+class _Bytes(np.ndarray):
+    """An array with ``tostring``."""
+
+    tostring = np.ndarray.tobytes
 
 
 def _pack_records():
     """Mend `recordio.pack` with several labels and `pack_img`, which call ``tostring``."""
+    import cv2
     from mxnet import recordio
 
-    pack_one_label = recordio.pack
+    def asarray(*args, **options):
+        return np.asarray(*args, **options).view(_Bytes)
 
-    @functools.wraps(pack_one_label)
-    def pack(header, s):
-        header = recordio.IRHeader(*header)
-        if isinstance(header.label, Number):
-            return pack_one_label(header, s)
-        labels = np.asarray(header.label, np.float32)
-        record = bytearray(pack_one_label(header._replace(label=0), labels.tobytes() + s))
-        struct.pack_into("I", record, 0, labels.size)  # the first field counts the labels
-        return bytes(record)
+    def imencode(suffix, picture, options):
+        is_encoded, content = cv2.imencode(suffix, picture, options or ())
+        return is_encoded, content.view(_Bytes)
 
-    @functools.wraps(recordio.pack_img)
-    def pack_img(header, img, quality=95, img_fmt=".jpg"):
-        import cv2
-
-        option = {
-            ".jpg": cv2.IMWRITE_JPEG_QUALITY,
-            ".jpeg": cv2.IMWRITE_JPEG_QUALITY,
-            ".png": cv2.IMWRITE_PNG_COMPRESSION,
-        }.get(img_fmt.lower())
-        _, encoded = cv2.imencode(img_fmt, img, () if option is None else (option, quality))
-        return pack(header, encoded.tobytes())
-
-    recordio.pack, recordio.pack_img = pack, pack_img
+    recordio.np, recordio.cv2 = _with(np, asarray=asarray), _with(cv2, imencode=imencode)
 
 
 def _fork_data_loaders():
@@ -248,9 +261,30 @@ def _fork_data_loaders():
 
     if sys.platform == "linux":
         fork = multiprocessing.get_context("fork")
-        dataloader.multiprocessing = types.SimpleNamespace(
-            **{name: getattr(fork, name, value) for name, value in vars(multiprocessing).items()}
+        dataloader.multiprocessing = _with(
+            multiprocessing, Pool=fork.Pool, Process=fork.Process, get_context=lambda: fork
         )
+
+
+def _unpack_thresholds():
+    """Let int8 be calibrated by entropy, which finds arrays of one number."""
+    from mxnet.contrib import quantization
+
+    find = quantization._get_optimal_threshold
+    quantization._get_optimal_threshold = lambda *args, **options: [
+        np.ravel(each)[0] for each in find(*args, **options)
+    ]
+
+
+def _take_scipys_rows():
+    """Let ``mx.nd.sparse.array`` find SciPy's matrices without ``scipy.sparse.csr``."""
+    import mxnet as mx
+
+    if mx.nd.sparse.spsp:
+        scipy = mx.nd.sparse.spsp
+        kinds = scipy.csr_matrix, getattr(scipy, "csr_array", scipy.csr_matrix)
+        csr = types.SimpleNamespace(csr_matrix=kinds)
+        mx.nd.sparse.spsp = mx.nd.utils.spsp = _with(scipy, csr=csr)
 
 
 def _lend_onnx_mapping():
