@@ -56,7 +56,6 @@ INTERRUPTED = "os.kill(os.getpid(), 2)"
         (SCRIPT, "sys.exit(7)"),
         (SCRIPT, CHAINED),
         (SCRIPT, INTERRUPTED),
-        (MODULE, "sys.exit('a message')"),
         (MODULE, "def fail():\n    raise ValueError('a bug')\nfail()"),
     ],
 )
@@ -77,6 +76,46 @@ def test_classes_of_a_program_can_be_pickled(tmp_path):
         "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))).__module__)"
     )
     assert run(tmp_path, "-m", "mxcompat", "program.py").stdout == "__main__\n"
+
+
+SPAWNING = """
+import collections, multiprocessing, os, sys
+import mxnet as mx
+
+def double(numbers):
+    assert isinstance(numbers, collections.Sequence)
+    return (2 * mx.nd.array(numbers)).sum().asscalar()
+
+if __name__ == "__main__":
+    os.chdir(sys.argv[2])
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+        print(pool.map(double, [[1, 2], [3]]))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_a_program_starts_are_mended_too(method, tmp_path):
+    (tmp_path / "program.py").write_text(SPAWNING)
+    # Not on PYTHONPATH, and not the folder either that the program works in.
+    command = ["-m", "mxcompat", tmp_path / "program.py", method, tmp_path]
+    result = run(ROOT, *command, libraries="")
+    assert result.stdout == "[6.0, 6.0]\n", result.stderr
+
+
+OLD = """
+import collections, inspect, time
+assert isinstance({}, collections.Mapping) and issubclass(list, collections.MutableSequence)
+assert inspect.getargspec(lambda a, *b, c=1, **d: 0).args == ["a"]
+assert inspect.getargspec(lambda a=5: 0) == (["a"], None, None, (5,))
+assert 0 <= time.clock() <= time.process_time()
+"""
+
+
+def test_program_finds_what_python_removed_and_a_library_does_not(tmp_path):
+    (tmp_path / "program.py").write_text(OLD)
+    assert run(tmp_path, "-m", "mxcompat", "program.py").returncode == 0
+    code = "import mxcompat, time; assert not hasattr(time, 'clock')"
+    assert run(tmp_path, "-c", code).returncode == 0
 
 
 def test_syntax_error_is_shown_at_its_line(tmp_path):
