@@ -10,7 +10,6 @@ from mxcompat import installed
 
 import mxboard
 import mxboard.writer
-import pdm.backend
 import pytest
 from helpers import ROOT, script_env
 
