@@ -22,6 +22,8 @@ ImportError
     package or library that is missing, and the command that installs all of them.
 """
 
+import platform
+
 from .installed import explained
 
 __all__ = ["SummaryWriter", "__version__", "available_cores"]
@@ -30,7 +32,8 @@ __version__ = "1.0"
 with explained():
     from . import arm, patches
 
-    arm.prepare()
+    if (platform.system(), platform.machine()) == ("Linux", "aarch64"):
+        arm.prepare()
     patches.prepare()
     import mxnet  # noqa: F401 (to be mended)
 

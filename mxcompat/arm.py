@@ -10,7 +10,6 @@ needs that OpenBLAS, which is where the loader then finds the functions that MXN
 """
 
 import ctypes
-import platform
 import re
 import struct
 import tempfile
@@ -30,15 +29,13 @@ LARGEST_PAGE = 1 << 16
 
 
 def prepare():
-    """Load stand-ins for Arm's libraries where MXNet needs them.
+    """Load stand-ins for Arm's libraries, so that MXNet can be imported.
 
     Raises
     ------
     ImportError
         OpenCV comes without OpenBLAS, as Debian's build of it does.
     """
-    if (platform.system(), platform.machine()) != ("Linux", "aarch64"):
-        return
     import cv2  # loads the OpenBLAS in its wheel
 
     mapped_files = Path("/proc/self/maps").read_text()
