@@ -11,13 +11,10 @@ from pathlib import Path
 # A script that trains would set it; and two processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import common.datasets
-
 import hypothesis
 import pytest
 from helpers import (
     PETS,
-    RecordingHandler,
     TinyNetwork,
     encode,
     paint,
@@ -25,6 +22,8 @@ from helpers import (
     script_env,
     write_folder,
 )
+
+import common.datasets
 
 # A shell's background jobs ignore Ctrl-C, and so would every script that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,6 +85,14 @@ def unprivileged():
     if os.geteuid():
         return []
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+class RecordingHandler(http.server.SimpleHTTPRequestHandler):
+    def log_request(self, *args):
+        self.server.got.append(self.path)
+
+    def log_message(self, *args):
+        pass
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What the tests share: scripts run here or in a process, TensorBoard's own reader, test data."""
 
 import fcntl
-import http.server
 import importlib
 import os
 import pty
@@ -11,8 +10,6 @@ import sys
 import termios
 from pathlib import Path
 
-from common.codes import Description
-
 import mxcompat
 
 import cv2
@@ -20,6 +17,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from common.codes import Description
 
 ROOT = Path(__file__).parent.parent
 # Every point of every series, not TensorBoard's sample of them.
@@ -76,8 +75,8 @@ def start_in_terminal(command, **options):
 
 
 def contents(folder):
-    """Return what the files of a folder hold, by name; the lock that writers share is empty."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    """Return what the files of a folder hold, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def find(folder, name):
@@ -87,12 +86,8 @@ def find(folder, name):
 
 
 def files_of(folder):
-    """Return what all files in a folder hold, at any depth, but for the lock that writers share."""
-    return {
-        path: path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
+    """Return what all files in a folder hold, at any depth."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def read_log(logdir):
@@ -154,12 +149,6 @@ def assert_one_line_error(result, status, *words):
     assert "Traceback" not in result.stderr and "usage:" not in result.stderr
     for word in words:
         assert word in errors[0]
-
-
-class RecordingHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        if self.command == "GET":
-            self.server.got.append(self.path)
 
 
 DAMAGES = {

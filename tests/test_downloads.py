@@ -1,6 +1,8 @@
+import gzip
 import hashlib
 import http.server
 import os
+import random
 import socket
 import threading
 
@@ -10,9 +12,11 @@ from mxcompat.downloads import FILES, DamagedError, File, Files, UnavailableErro
 import pytest
 from helpers import contents
 
-CONTENT = b"what the file should hold" * 10_000
+CONTENT = gzip.compress(random.Random(0).randbytes(200_000), mtime=0)
 NAME = "file.bin"
 NOWHERE = "http://127.0.0.1:9"
+
+pytestmark = pytest.mark.filterwarnings("ignore:fetching")
 
 
 @pytest.fixture
@@ -49,9 +53,6 @@ def fetch(data, *names, **options):
     return Files(data, **options).fetch(*(names or [NAME]))
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:fetching")
-
-
 def test_file_is_fetched_once_and_kept_under_its_name(mirrors, serve, data):
     url, asked = serve()
     mirrors(url)
@@ -67,12 +68,38 @@ def test_mirrors_are_tried_in_order(mirrors, serve, data):
     assert asked_first == asked_then == [f"/{NAME}"]
 
 
+def test_mirror_that_lacks_one_file_is_asked_for_the_next(mirrors, serve, data):
+    url, _ = serve()
+    for name in ("absent.bin", NAME):
+        mirrors(url, name=name)
+    with pytest.raises(UnavailableError, match=rf"no absent\.bin in {data} \(127.*: HTTP 404\)"):
+        fetch(data, "absent.bin", NAME)
+    assert contents(data) == {NAME: CONTENT}
+
+
 def test_own_mirror_is_tried_first(mirrors, serve, data, monkeypatch):
     (own, asked), (other, asked_other) = serve(), serve()
     mirrors(other)
     monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own + "/")
     fetch(data)
     assert asked == [f"/{NAME}"] and asked_other == []
+
+
+@pytest.mark.parametrize(
+    "own",
+    ["http://user:secret@127.0.0.1:9/folder", "user:secret@127.0.0.1:9", "ftp://user:secret@host"],
+)
+def test_own_mirror_that_does_not_answer_leaves_the_others_and_its_password_unknown(
+    own, mirrors, serve, data, monkeypatch
+):
+    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own)
+    mirrors(NOWHERE)
+    with pytest.raises(UnavailableError, match=r"no (connection|valid address)") as raised:
+        fetch(data)
+    assert "secret" not in str(raised.value)
+    mirrors(serve()[0])
+    fetch(data)
+    assert contents(data) == {NAME: CONTENT}
 
 
 def test_missing_file_that_no_mirror_has_is_named_with_each_reason_once(mirrors, serve, data):
@@ -113,10 +140,11 @@ def test_damaged_file_that_cannot_be_had_is_an_error_and_stays(offline, mirrors,
     assert contents(data) == {NAME: b"half"}
 
 
-def test_wrong_content_is_never_kept(mirrors, serve, data):
-    wrong, right = serve(b"<html>log in first</html>")[0], serve()[0]
+@pytest.mark.parametrize("wrong", [b"<html>log in first</html>", CONTENT[:-1] + b"!"])
+def test_wrong_content_is_never_kept(wrong, mirrors, serve, data):
+    (wrong, _), (right, _) = serve(wrong), serve()
     mirrors(wrong)
-    with pytest.raises(DamagedError, match=f"{NAME} is damaged on the mirrors.*wrong sha256"):
+    with pytest.raises(DamagedError, match=f"^{NAME} is damaged on the mirrors.*wrong sha256"):
         fetch(data)
     assert contents(data) == {}
     mirrors(wrong, right)
@@ -124,37 +152,62 @@ def test_wrong_content_is_never_kept(mirrors, serve, data):
     assert contents(data) == {NAME: CONTENT}
 
 
-class HalfHandler(http.server.SimpleHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers any request in one odd way, and logs none."""
+
+    def __init__(self, *args, directory):
+        super().__init__(*args)
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status, name, value, content=b""):
+        self.send_response(status)
+        self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+class HalfHandler(Handler):
     """Promises a whole file and hangs up after half of it."""
 
     def do_GET(self):  # noqa: N802
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.end_headers()
-        self.wfile.write(CONTENT[: len(CONTENT) // 2])
+        self.answer(200, "Content-Length", str(len(CONTENT)), CONTENT[: len(CONTENT) // 2])
 
 
-class LoopHandler(http.server.SimpleHTTPRequestHandler):
+class LoopHandler(Handler):
     """Sends whoever asks back to itself."""
 
     def do_GET(self):  # noqa: N802
-        self.send_response(302)
-        self.send_header("Location", self.path)
-        self.end_headers()
+        self.answer(302, "Location", self.path)
+
+
+class PackedHandler(Handler):
+    """Sends a .gz as a packed answer to whoever would unpack it."""
+
+    def do_GET(self):  # noqa: N802
+        unpacks = "gzip" in self.headers["Accept-Encoding"]
+        self.answer(200, "Content-Encoding", "gzip" if unpacks else "identity", CONTENT)
 
 
 @pytest.mark.parametrize(
     ("handler", "reason"), [(HalfHandler, "no connection"), (LoopHandler, "redirects without end")]
 )
 def test_mirror_that_fails_leaves_nothing_and_the_next_is_tried(
-    handler, reason, mirrors, serve, http_folder, data, tmp_path
+    handler, reason, mirrors, serve, http_folder, data
 ):
-    bad, _ = http_folder(tmp_path, handler)
+    bad, _ = http_folder("", handler)
     mirrors(bad)
     with pytest.raises(UnavailableError, match=reason):
         fetch(data)
     assert contents(data) == {}
     mirrors(bad, serve()[0])
+    fetch(data)
+    assert contents(data) == {NAME: CONTENT}
+
+
+def test_file_is_not_unpacked_on_its_way(mirrors, http_folder, data):
+    mirrors(http_folder("", PackedHandler)[0])
     fetch(data)
     assert contents(data) == {NAME: CONTENT}
 
@@ -183,23 +236,6 @@ def test_size_and_purpose_of_what_is_missing_are_told_once(mirrors, serve, data)
         fetch(data)
     (warning,) = told
     assert str(warning.message) == f"fetching 0.2 MB to {data}: the tests"
-
-
-@pytest.mark.parametrize(
-    "own",
-    ["http://user:secret@127.0.0.1:9/folder", "user:secret@127.0.0.1:9", "ftp://user:secret@host"],
-)
-def test_own_mirror_that_does_not_answer_leaves_the_others_and_its_password_unknown(
-    own, mirrors, serve, data, monkeypatch
-):
-    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own)
-    mirrors(NOWHERE)
-    with pytest.raises(UnavailableError, match=r"no (connection|valid address)") as raised:
-        fetch(data)
-    assert "secret" not in str(raised.value)
-    mirrors(serve()[0])
-    fetch(data)
-    assert contents(data) == {NAME: CONTENT}
 
 
 def test_disk_that_is_full_is_named(mirrors, serve, small_disk):

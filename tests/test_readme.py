@@ -6,31 +6,30 @@ import sys
 import textwrap
 from importlib import metadata
 
-import cv2
-import mxnet as mx
-import numpy as np
+import mxcompat
+
 import onnx
 import pytest
-from helpers import ROOT, read_log, run_main, script_env
+from helpers import PETS, ROOT, encode, paint, read_log, run_main, script_env, write_folder
 from mxboard import SummaryWriter
 from packaging.requirements import Requirement
 
+from common.int8 import LOWEST_COSINE, SAMPLE_COUNT
 from pic.browser import ask, serve
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text()
 OWN = (ROOT / "docs" / "your-own.md").read_text()
+OLD_CODE = (ROOT / "docs" / "your-old-code.md").read_text()
 # Snippets that are for programs of the reader's own.
-(IMPORTS,) = re.findall(r"```python\n(import .*?)```", README, re.S)
-(EXPORT,) = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs" / "your-old-code.md").read_text(), re.S
-)
+(IMPORTS,) = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
+(EXPORT,) = re.findall(r"```python\n(.*?)```", OLD_CODE, re.DOTALL)
 # Appended to a command, so that it takes seconds.
 SMALL = {
     "train_mnist.py": "--offline --epochs 1 --batch-size 1000",
     "plot_filter_and_output.py": "--offline",
-    "get_convnet_codes.py": "--offline --max-num-images 6 --image-shape 3,64,64 --dtype float32",
+    "get_convnet_codes.py": "--offline --max-num-images 6 --image-shape 3,32,48 --dtype float32",
     "plot_convnet_embedding.py": "",
 }
 
@@ -44,17 +43,13 @@ def script_commands(page):
     return [line for line in indented(page) if re.match(r"python \w+\.py\b", line)]
 
 
-def heading_anchor(heading):
-    """Return the name that GitHub gives a heading."""
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_link_within_the_project_leads_somewhere(page):
     text = page.read_text()
-    targets = re.findall(r"\]\(([^)\s]+)\)", text)
-    anchors = {"#" + heading_anchor(line) for line in re.findall(r"^#+ (.*)$", text, re.M)}
-    for target in targets:
+    # The names that GitHub gives headings.
+    headings = re.findall(r"^#+ (.*)$", text.lower(), re.M)
+    anchors = {"#" + re.sub(r"[^\w -]", "", line).replace(" ", "-") for line in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("#"):
             assert target in anchors
         elif not target.startswith("https://"):
@@ -63,26 +58,22 @@ def test_every_link_within_the_project_leads_somewhere(page):
 
 def test_every_picture_is_shown_and_none_is_too_large():
     shown = set(re.findall(r"\]\(pic/([^)]+)\)", README))
-    kept = {path.name for path in (ROOT / "pic").iterdir() if path.suffix in (".png", ".gif")}
-    assert shown == kept and len(kept) == 14
-    sizes = {name: (ROOT / "pic" / name).stat().st_size for name in kept}
-    assert sum(sizes.values()) < 12e6
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "pic").glob("*.[pg][ni][gf]")}
+    assert shown == set(sizes) and sum(sizes.values()) < 12e6
     assert max(size for name, size in sizes.items() if name.endswith(".gif")) < 2.5e6
 
 
 def test_every_snippet_stands_literally_in_a_script_that_its_section_names():
-    compared = 0
     for section in re.split(r"^## ", README, flags=re.M)[1:]:
-        named = set(re.findall(r"^    python (\w+\.py)", section, re.M))
-        lines = {name: (ROOT / name).read_text().splitlines() for name in named}
-        for snippet in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-            length, found = len(snippet.splitlines()), False
-            for script in lines.values():
-                parts = ("\n".join(script[at : at + length]) for at in range(len(script)))
-                found |= any(textwrap.dedent(part).strip() == snippet.strip() for part in parts)
-            assert found or snippet == IMPORTS, snippet
-            compared += found
-    assert compared == 12
+        scripts = set(re.findall(r"^    python (\w+\.py)", section, re.M))
+        snippets = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        assert snippets or not scripts or "PREFIX" in section
+        for snippet in snippets:
+            count, found = snippet.count("\n"), {IMPORTS}
+            for lines in [(ROOT / name).read_text().splitlines(True) for name in scripts]:
+                parts = ("".join(lines[at : at + count]) for at in range(len(lines)))
+                found.update(map(textwrap.dedent, parts))
+            assert snippet in found, snippet
 
 
 def test_two_commands_install_and_run_everything_in_an_environment_of_their_own():
@@ -99,11 +90,8 @@ def test_two_commands_install_and_run_everything_in_an_environment_of_their_own(
 
 def test_pinned_requirements_name_all_that_the_installed_packages_need():
     # With --no-deps pip does not look.
-    pinned = {
-        re.split(r"[= ]", line)[0].lower()
-        for line in (ROOT / "tests" / "requirements.txt").read_text().splitlines()
-        if not line.startswith("#")
-    }
+    lines = (ROOT / "tests" / "requirements.txt").read_text().splitlines()
+    pinned = {re.split(r"[= ]", line)[0].lower() for line in lines if not line.startswith("#")}
     assert {"mxnet", "mxboard", "numpy", "opencv-python-headless", "tensorboard"} <= pinned
     for name in pinned & {each.metadata["Name"].lower() for each in metadata.distributions()}:
         for requirement in map(Requirement, metadata.requires(name) or ()):
@@ -126,28 +114,24 @@ def test_flags_of_the_page_show_every_point_of_a_long_series(tmp_path):
         assert [step for _, step, _ in points] == list(range(3000))
 
 
+def test_page_says_how_int8_is_judged():
+    text = " ".join(OWN.split())
+    assert f"if its codes of {SAMPLE_COUNT} pictures are like those of float32" in text
+    assert f"below {LOWEST_COSINE} float32 is used" in text
+
+
 def test_every_script_is_told_of():
     told = {shlex.split(line)[1] for line in script_commands(README)}
     assert told == {path.name for path in ROOT.glob("*.py")} == set(SMALL)
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory):
+def own(tiny, tmp_path_factory):
     """Make what a reader has: a checkpoint, a picture and a folder of pictures."""
     folder = tmp_path_factory.mktemp("own")
-    maps = mx.sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=4, name="conv0")
-    means = mx.sym.Pooling(maps, kernel=(1, 1), global_pool=True, pool_type="avg")
-    symbol = mx.sym.FullyConnected(mx.sym.flatten(means), num_hidden=5, name="fc1")
-    shapes, _, _ = symbol.infer_shape(data=(1, 3, 64, 64))
-    shapes = dict(zip(symbol.list_arguments(), shapes))
-    del shapes["data"]
-    arrays = {name: mx.nd.random.normal(shape=shape) for name, shape in shapes.items()}
-    mx.model.save_checkpoint(str(folder / "mine"), 0, symbol, arrays, {})
-    pixels = np.random.default_rng(0).integers(256, size=(80, 90, 3), dtype=np.uint8)
-    for name in ("cats", "dogs"):
-        (folder / "pets" / name).mkdir(parents=True)
-        cv2.imwrite(str(folder / "pets" / name / "1.jpg"), pixels)
-    return {"PREFIX": "mine", "PICTURE": "pets/cats/1.jpg", "FOLDER": "pets"}, folder
+    tiny.save(folder)
+    write_folder(folder / "pets", map(encode, paint(13)), PETS)
+    return {"PREFIX": "tiny", "PICTURE": "pets/cat/02.png", "FOLDER": "pets"}, folder
 
 
 @pytest.mark.parametrize("page", [README, OWN], ids=["README", "your-own"])
@@ -157,20 +141,16 @@ def test_every_command_works_in_the_order_of_the_page(page, own, monkeypatch):
     for line in script_commands(page):
         _, script, *args = [stand_for.get(word, word) for word in shlex.split(line)]
         run_main(script, *args, *shlex.split(SMALL[script]))
-    assert (folder / "logs" / "mine_image_codes").is_dir()
+    assert (folder / "logs" / "tiny_image_codes").is_dir()
 
 
 def test_code_for_a_program_of_ones_own_logs_and_exports(own, monkeypatch):
     _, folder = own
     monkeypatch.chdir(folder)
-    export = EXPORT.replace("PREFIX", "mine").replace("(3, 224, 224)", "(3, 64, 64)")
+    export = EXPORT.replace("PREFIX", "tiny").replace("(3, 224, 224)", "(3, 32, 48)")
     log = 'with SummaryWriter("logs_of_ones_own") as sw:\n    sw.add_scalar("loss", 1.0, 3)\n'
-    subprocess.run(
-        [sys.executable, "-c", IMPORTS + log + export],
-        env=script_env(PYTHONPATH=str(ROOT)),
-        check=True,
-        timeout=60,
-    )
+    command = [sys.executable, "-c", IMPORTS + log + export]
+    subprocess.run(command, env=script_env(PYTHONPATH=str(ROOT)), check=True)
     (event,) = read_log(folder / "logs_of_ones_own").Scalars("loss")
     assert (event.step, event.value) == (3, 1.0)
     onnx.checker.check_model("net.onnx", full_check=True)

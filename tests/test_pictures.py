@@ -1,0 +1,265 @@
+import os
+import struct
+import subprocess
+import sys
+
+import mxcompat
+
+import cv2
+import numpy as np
+import pytest
+from helpers import ROOT, centers, damage, encode, paint, script_env, write_folder, write_rec
+
+from common.errors import ScriptError
+from common.pictures import (
+    PictureFolder,
+    PictureRecords,
+    SyntheticPictures,
+    crop,
+    name_labels,
+    shrink,
+    stack_readable,
+)
+from common.synthetic import CLASSES, draw_class
+
+SHAPE = (3, 32, 48)
+NAMES = ["cat", "ant", "cat", "bee"]
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+def gradient(height, width):
+    """Paint a picture that is smooth enough to scale without a trace."""
+    y, x = np.linspace(0, 200, height)[:, None], np.linspace(0, 200, width)
+    return np.stack([y + 0 * x, 0 * y + x, 200 - (y + x) / 2], axis=2).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "zoo", map(encode, paint(4)), NAMES)
+
+
+def test_picture_that_just_covers_the_shape_is_cropped_to_its_exact_center():
+    tall, wide = noise(301, 224), noise(224, 356)
+    assert (crop(tall, 224, 224) == tall[38:262].transpose(2, 0, 1)).all()
+    assert (crop(wide, 224, 224) == wide[:, 66:290].transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize("height, width", [(256, 341), (1024, 512), (100, 80), (28, 60)])
+def test_any_other_picture_shows_seven_eighths_of_its_shorter_edge(height, width):
+    picture = gradient(height, width)
+    scale = 256 / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(picture, size, interpolation=method)
+    top, left = (size[1] - 224) // 2, (size[0] - 224) // 2
+    expected = scaled[top : top + 224, left : left + 224].transpose(2, 0, 1)
+    assert abs(crop(picture, 224, 224).astype(int) - expected).max() <= 6
+
+
+def test_narrow_strip_does_not_fill_the_memory():
+    assert crop(gradient(1, 60_000), 224, 224).shape == (3, 224, 224)
+
+
+def test_fine_patterns_are_averaged_and_not_skipped_when_shrunk():
+    stripes = np.zeros((1000, 1000, 3), np.uint8)
+    stripes[::2] = 255
+    assert abs(crop(stripes, 224, 224).astype(int) - 127).max() < 60
+
+
+def test_thumbnails_are_the_means_of_what_they_shrink():
+    images = noise(64, 2 * 64 * 3).reshape(2, 3, 64, 64, 3)[..., 0]
+    means = images.reshape(2, 3, 16, 4, 16, 4).mean(axis=(3, 5))
+    thumbnails = shrink(images, 16)
+    assert thumbnails.dtype == np.uint8 and abs(thumbnails - means).max() <= 0.51
+
+
+def test_folder_gives_each_picture_with_its_class_in_the_order_of_their_names(folder):
+    pictures = PictureFolder(folder, SHAPE)
+    assert pictures.classes == ["ant", "bee", "cat"] and len(pictures) == 4
+    for index, number in enumerate((1, 3, 0, 2)):
+        image, label = pictures[index]
+        assert (image == centers(paint(4))[number]).all() and image.dtype == np.uint8
+        assert pictures.classes[label] == NAMES[number]
+
+
+def test_gray_transparent_and_deep_pictures_keep_their_colors(tmp_path):
+    red, green, blue = 180, 120, 60
+    bgra = np.full((32, 48, 4), (blue, green, red, 128), np.uint8)
+    deep = np.full((32, 48, 3), (blue, green, red), np.uint16) * 257
+    gray = np.full((32, 48), 90, np.uint8)
+    for name, pixels in {"1.png": gray, "2.png": bgra, "3.png": deep, "4.tiff": deep}.items():
+        cv2.imwrite(str(tmp_path / name), pixels)
+    cv2.imwrite(str(tmp_path / "5.JPEG"), bgra[..., :3])
+    pictures = PictureFolder(tmp_path, SHAPE)
+    expected = [(90, 90, 90)] + [(red, green, blue)] * 4
+    assert len(pictures) == len(expected)
+    for (image, _), color in zip(pictures, expected):
+        assert abs(image.reshape(3, -1).T.astype(int) - color).max() <= 3
+
+
+def test_gray_pictures_are_the_luminance_of_colored_ones(folder):
+    pictures = PictureFolder(folder, (1, 32, 48))
+    images, _ = stack_readable([pictures[index] for index in (2, 0, 3, 1)])
+    expected = centers(paint(4)) * np.reshape([0.299, 0.587, 0.114], (3, 1, 1))
+    assert abs(images - expected.sum(axis=1, keepdims=True)).max() <= 1
+    assert shrink(images, 8).shape == (4, 1, 8, 8)
+
+
+def test_picture_of_a_turned_camera_is_upright(tmp_path):
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:8, :8] = 255
+    jpeg = encode(pixels, ".jpg")
+    # TIFF's tag 0x112, Orientation: 3 means upside down.
+    tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x112, 3, 1, 3, 0)
+    exif = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + exif + jpeg[2:])
+    image, _ = PictureFolder(tmp_path, SHAPE)[0]
+    assert image[:, -1, -1].min() > 200 and image[:, 0, 0].max() < 50
+
+
+def test_folder_without_subfolders_is_one_class_named_after_it(folder, monkeypatch):
+    monkeypatch.chdir(folder / "cat")
+    assert PictureFolder(".", SHAPE).classes == ["cat"]
+
+
+def test_class_has_what_lies_deeper_or_behind_a_link_but_nothing_hidden(tmp_path):
+    pictures, content = tmp_path / "pictures", encode(paint(1)[0])
+    for name in ("cat/1.png", "cat/deep/er/2.png", ".git/3.png", "cat/.cache/4.png", "cat/._1.png"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        (pictures / name).write_bytes(content)
+    (pictures / "nothing").mkdir()
+    write_folder(tmp_path / "elsewhere", [content], ["dogs"])
+    (pictures / "dog").symlink_to(tmp_path / "elsewhere" / "dogs")
+    (pictures / "cat" / "round").symlink_to(pictures)
+    found = PictureFolder(pictures, SHAPE)
+    assert [found.classes[label] for _, label in found] == ["cat", "cat", "dog"]
+
+
+def test_class_name_that_is_not_utf8_can_be_printed(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(path)
+    with open(f"{path}/1.png", "wb") as file:
+        file.write(encode(paint(1)[0]))
+    pictures = PictureFolder(path, SHAPE)
+    assert pictures.classes == ["caf\ufffd"] and pictures[0] is not None
+    assert pictures.source == f"`{tmp_path}/caf\ufffd`."
+
+
+def test_unreadable_pictures_are_left_out_counted_and_named(folder, capsys):
+    whole = encode(noise(32, 48))
+    # OpenCV reads no picture that is wider than 2**20 pixels.
+    contents = {"half": whole[: len(whole) // 2], "none": b"", "wide": b"P5 2000000 1 255\n"}
+    for name, content in contents.items():
+        (folder / "ant" / f"{name}.png").write_bytes(content)
+    (folder / "bee" / "zero.gif").write_bytes(bytes(100))
+    (folder / "bee" / "notes.txt").write_text("no picture")
+    pictures = PictureFolder(folder, SHAPE)
+    images, labels = stack_readable([pictures[index] for index in range(len(pictures))])
+    assert images.shape == (4, *SHAPE) and [pictures.classes[n] for n in labels] == sorted(NAMES)
+    pictures.report()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("left out: 4 (ant/half.png, ant/none.png, ant/wide.png, ...)")
+
+
+def test_folder_without_pictures_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "empty" / "class").mkdir(parents=True)
+    with pytest.raises(ScriptError, match="empty has no pictures"):
+        PictureFolder(tmp_path / "empty", SHAPE)
+
+
+def test_class_folder_that_cannot_be_read_is_an_error_that_names_it(folder, unprivileged):
+    (folder / "cat").chmod(0)
+    code = (
+        "import mxcompat, sys; from common.pictures import *; PictureFolder(sys.argv[1], (3, 9, 9))"
+    )
+    command = [*unprivileged, sys.executable, "-c", code, folder]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=script_env())
+    assert f"PermissionError: [Errno 13] Permission denied: '{folder}/cat'" in result.stderr
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_records_have_their_labels(index, tmp_path):
+    labels = [7.0, 0.0, 999.0, np.array([3, 1, 2], np.float32), np.array([6], np.float32)]
+    rec = write_rec(tmp_path / "val.rec", map(encode, paint(5)), labels, index)
+    pictures = PictureRecords(rec, [], SHAPE)
+    images, read = stack_readable([pictures[number] for number in (4, 0, 2, 1, 3)])
+    assert read.tolist() == [6, 7, 999, 0, 3] and read.dtype == np.int64
+    assert (images == centers(paint(5))[[4, 0, 2, 1, 3]]).all()
+    assert len(list(tmp_path.iterdir())) == 1 + index
+
+
+@pytest.mark.parametrize(
+    ("label", "expected", "note"),
+    [
+        ([2, 5, 1, 0.1, 0.2, 0.3, 0.4], 1, "records of boxes: the class of the first object"),
+        ([4, 6, 7, 8, 2, 0, 0, 1, 1, 0, 1, 0, 0, 1, 1, 0], 2, "records of boxes"),
+        ([1, 0, 3], 1, "labels of several numbers: the first is taken"),
+        ([7, 9], 7, "labels of several numbers"),
+    ],
+)
+def test_label_of_several_numbers_is_a_class_and_it_says_which(
+    label, expected, note, tmp_path, capsys
+):
+    labels = [np.float32(label)] * 3
+    records = PictureRecords(write_rec(tmp_path / "x", map(encode, paint(3)), labels), [], SHAPE)
+    assert [records[number][1] for number in range(3)] == [expected] * 3
+    records.report()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert note in line
+
+
+@pytest.mark.parametrize("label", [np.nan, np.inf])
+def test_label_that_is_no_number_is_an_error_that_names_the_record(label, tmp_path):
+    rec = write_rec(tmp_path / "x.rec", map(encode, paint(2)), [0, label])
+    with pytest.raises(ScriptError, match=r"record 1 of .*x\.rec.* has the label"):
+        PictureRecords(rec, [], SHAPE)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("x.rec", "empty"), ("x.rec", "half"), ("x.rec", "text"), ("x.idx", "text")]
+)
+def test_damaged_file_of_records_is_an_error_that_names_it(name, how, tmp_path):
+    rec = write_rec(tmp_path / "x.rec", map(encode, paint(5)), range(5), index=name == "x.idx")
+    damage(tmp_path / name, how)
+    with pytest.raises(ScriptError, match=rf"{name}.*(copy it again|holds no pictures)"):
+        PictureRecords(rec, [], SHAPE)
+
+
+def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
+    contents = [encode(each) for each in paint(5)]
+    contents[1], contents[3] = b"", b"no picture"
+    rec = write_rec(tmp_path / "x.rec", contents, range(5), index=True)
+    # An index that leads into the middle of a record.
+    index = (tmp_path / "x.idx").read_text().rstrip()
+    (tmp_path / "x.idx").write_text(index[:-1] + str((int(index[-1]) + 5) % 10) + "\n")
+    pictures = PictureRecords(rec, [], SHAPE)
+    _, labels = stack_readable([pictures[number] for number in range(5)])
+    assert labels.tolist() == [0, 2]
+    pictures.report()
+    assert "left out: 3 (record 1, record 3, record 4)" in capsys.readouterr().err
+
+
+def test_synthetic_pictures_are_of_each_class_in_turn_and_all_different():
+    pictures = SyntheticPictures("drawn", (3, 256, 256))
+    count = len(CLASSES)
+    assert len(pictures) == 2304 and pictures.classes == list(CLASSES)
+    assert [pictures[number][1] for number in (0, 1, count)] == [0, 1, 0]
+    drawn = draw_class(pictures.classes[0], [0, count]).transpose(2, 0, 1)
+    assert (pictures[count][0] == drawn).all() and (pictures[0][0] != drawn).any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        ([2, 0, 2, 1], ["ant", "bee", "cow", "unused"], ["cow", "ant", "cow", "bee"]),
+        ([-3, 0, 1, 2], ["ant", "bee", "cow"], ["-3", "ant", "bee", "cow"]),
+        ([2, 0, 1, 1], ["ant", "bee"], ["2", "ant", "bee", "bee"]),
+        ([500, 0, 9, 0], [], ["500", "0", "9", "0"]),
+    ],
+)
+def test_labels_without_a_name_are_named_by_their_number(labels, classes, expected):
+    numbers, names = name_labels(np.array(labels), classes)
+    assert [names[number] for number in numbers] == expected and numbers.dtype == np.int32
