@@ -66,7 +66,7 @@ def parse_args():
 
 def load_layers(files):
     """Return the published first layers, or synthetic ones, and what they are, as Markdown."""
-    paths, missing = fetch_or_warn(files, PARAMS, "showing synthetic filters instead")
+    paths, missing = fetch_or_warn(files.fetch, PARAMS, "showing synthetic filters instead")
     if missing:
         arrays = {
             f"{name}_weight": draw_filters(kernel, seed)

@@ -7,7 +7,8 @@ import tarfile
 from pathlib import Path
 
 from mxcompat.board.files import part_folder
-from mxcompat.downloads import FILES, UnavailableError
+from mxcompat.downloads import UnavailableError
+from mxcompat.old_downloads import MNIST
 
 from mxnet import gluon
 
@@ -18,18 +19,17 @@ from .pictures import PictureFolder, PictureRecords, SyntheticPictures, crop, de
 from .synthetic import draw_mnist, draw_picture
 
 PICTURE_SIDE = 224  # pixels: what networks trained on ImageNet look at
-MNIST = [name for name in FILES if name.endswith("-ubyte.gz")]
 IMAGENETTE = "imagenette2-320"
 IMAGENET_CLASSES = 1000
 
 
-def fetch_or_warn(files, names, instead):
-    """Return the paths of downloads and "", or none and why; then warn what is done instead."""
+def fetch_or_warn(fetch, names, instead):
+    """Return downloads by their names and "", or None and why; then warn what is done instead."""
     try:
-        return files.fetch(*names), ""
+        return fetch(*names), ""
     except UnavailableError as reason:
         warn(f"{reason}: {instead}")
-        return [], str(reason)
+        return None, str(reason)
 
 
 def load_mnist(files):
@@ -37,7 +37,7 @@ def load_mnist(files):
 
     Images are (N, 28, 28) uint8, white on black; labels (N,) int32, 0 to 9.
     """
-    _, missing = fetch_or_warn(files, MNIST, "training on synthetic digits instead")
+    _, missing = fetch_or_warn(files.fetch, MNIST, "training on synthetic digits instead")
     if missing:
         train_set, test_set = draw_mnist()
         name = f"**Not MNIST:** synthetic digits, because there is {missing}"
@@ -63,7 +63,7 @@ def load_picture(path, files):
             raise ScriptError(f"{path} is not a picture that OpenCV can read")
         return crop(pixels, PICTURE_SIDE, PICTURE_SIDE, center=1), f"The picture is `{path}`."
     paths, missing = fetch_or_warn(
-        files, ["imagenet_swan.ndarray"], "showing a synthetic picture instead"
+        files.fetch, ["imagenet_swan.ndarray"], "showing a synthetic picture instead"
     )
     if missing:
         return draw_picture(PICTURE_SIDE), f"**No photograph:** the picture is drawn ({missing})."
@@ -97,7 +97,7 @@ def unpack_imagenette(files):
     folder = files.folder / IMAGENETTE
     if not folder.exists():
         instead = "making codes of synthetic pictures instead"
-        archives, missing = fetch_or_warn(files, [f"{IMAGENETTE}.tgz"], instead)
+        archives, missing = fetch_or_warn(files.fetch, [f"{IMAGENETTE}.tgz"], instead)
         if missing:
             return None, missing
         warn(f"unpacking {archives[0]}")
@@ -120,5 +120,5 @@ def load_output_names(class_file, outputs, files):
 def load_synsets(files):
     """Return ImageNet's 1,000 classes, an id and names each, or none if they cannot be had."""
     instead = "classes go by their ids or numbers instead"
-    paths, missing = fetch_or_warn(files, ["synset.txt"], instead)
+    paths, missing = fetch_or_warn(files.fetch, ["synset.txt"], instead)
     return [] if missing else paths[0].read_text(encoding="utf-8").splitlines()

@@ -1,13 +1,16 @@
 """Networks that make codes of pictures: a checkpoint's, or ResNet-152."""
 
+import functools
 from typing import NamedTuple
+
+from mxcompat.old_downloads import fetch_weights
 
 import mxnet as mx
 import numpy as np
-import onnx
 from mxnet import gluon, nd
 from mxnet.gluon.model_zoo import vision
-from onnx import numpy_helper
+
+import mxfiles
 
 from .checkpoints import fit_params
 from .datasets import fetch_or_warn
@@ -58,9 +61,9 @@ def load_resnet_152(files, image_shape):
     with mx.name.NameManager():  # so that names do not go on counting from the last network's
         gluon_net = vision.resnet152_v2(prefix="")
     pixels = mx.sym.image.normalize(mx.sym.var("data") / 255, GLUON_MEAN_RGB, GLUON_STD_RGB)
-    paths, missing = fetch_or_warn(
-        files,
-        ["resnet152-v2-7.onnx"],
+    path, missing = fetch_or_warn(
+        functools.partial(fetch_weights, files),
+        ["resnet152_v2"],
         "using random weights instead; untrained codes group by color and texture only",
     )
     if missing:
@@ -68,21 +71,10 @@ def load_resnet_152(files, image_shape):
         params = {name: each.data() for name, each in gluon_net.collect_params().items()}
         source = f"**Not trained:** a ResNet-152 with random weights ({missing})."
     else:
-        params = read_onnx_weights(paths[0])
-        source = f"ResNet-152 (Gluon's `resnet152_v2`), trained on ImageNet, from `{paths[0]}`."
+        params = {name: nd.array(array) for name, array in mxfiles.load(path).items()}
+        source = f"ResNet-152 (Gluon's `resnet152_v2`), trained on ImageNet, from `{path}`."
     about = {"weights": source, "is_output": True, "trained": not missing}
     return make_network(gluon_net(pixels), params, image_shape, source, **about)
-
-
-def read_onnx_weights(path):
-    """Read the weights of a network that the ONNX model zoo exported from Gluon.
-
-    They have Gluon's names behind a prefix of their own, such as `resnetv27_conv0_weight`.
-    """
-    initializers = onnx.load(str(path)).graph.initializer
-    arrays = {each.name.partition("_")[2]: numpy_helper.to_array(each) for each in initializers}
-    # The others are shapes that Reshape nodes take.
-    return {name: nd.array(array) for name, array in arrays.items() if array.dtype == np.float32}
 
 
 def encode(block, images, ctx):

@@ -15,7 +15,10 @@ from .board.files import part_folder, remove_leftovers
 MIRROR_VARIABLE = "MXBOARD_DEMO_MIRROR"
 TIMEOUT = 5, 30  # seconds: for a mirror to connect, and for it to send something
 DEMO_COMMIT = "e6bd31a11104717b8f35acfcf533a486ecf36355"
-ONNX_FOLDER = "validated/vision/classification/resnet/model"
+ZOO_MIRRORS = (
+    "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main",
+    "https://media.githubusercontent.com/media/onnx/models/main",
+)
 # What each family of files is for, and the folders that have it, best first.
 FAMILIES = {
     "mnist": (
@@ -29,16 +32,20 @@ FAMILIES = {
         f"https://raw.githubusercontent.com/reminisce/mxboard-demo/{DEMO_COMMIT}/data",
         f"https://cdn.jsdelivr.net/gh/reminisce/mxboard-demo@{DEMO_COMMIT}/data",
     ),
-    "onnx": (
-        "ResNet-152's weights",
-        f"https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{ONNX_FOLDER}",
-        f"https://media.githubusercontent.com/media/onnx/models/main/{ONNX_FOLDER}",
+    "fashion-mnist": (
+        "pictures of clothes",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
     ),
+    "cifar": ("small pictures of 10 or 100 classes", "https://www.cs.toronto.edu/~kriz"),
     "imagenette": (
         "Imagenette, the pictures to make codes of",
         "https://s3.amazonaws.com/fast-ai-imageclas",
     ),
 }
+for _kind in ("mobilenet", "resnet", "squeezenet", "vgg"):  # of networks in the ONNX model zoo
+    _folder = f"validated/vision/classification/{_kind}/model"
+    FAMILIES[_kind] = "pretrained weights", *(f"{mirror}/{_folder}" for mirror in ZOO_MIRRORS)
 # Family, name, bytes, sha256.
 TABLE = """
 mnist train-images-idx3-ubyte.gz 9912422 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
@@ -52,17 +59,38 @@ demo resnet_152_conv0_weight.param 37720 af6bd9f3a33f0516c0d3e3929ef124c5359995b
 demo vgg16_conv1_1_bias.param 320 e9136e950561a93fb96db92d89af8417c7bcf0abd7cccc95122a9fc2ffc0b251
 demo vgg16_conv1_1_weight.param 7000 630e56c445f68e5b4e4fec7b572691460294b8e99c0bf9fa9d2f40af23536108
 demo synset.txt 31675 acf75ef0abe89694b19056e0796401068b459c457baa30335f240c7692857355
-onnx resnet152-v2-7.onnx 241503848 40fb3f6dd313ba786a2c8077a0ef7d7b4afeda5d037365400d3a7fbc2b1bee64
+fashion-mnist fashion-mnist/train-images-idx3-ubyte.gz 26421880 3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84
+fashion-mnist fashion-mnist/train-labels-idx1-ubyte.gz 29515 a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845
+fashion-mnist fashion-mnist/t10k-images-idx3-ubyte.gz 4422102 346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073
+fashion-mnist fashion-mnist/t10k-labels-idx1-ubyte.gz 5148 67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5
+cifar cifar-10-binary.tar.gz 170052171 c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd
+cifar cifar-100-binary.tar.gz 168513733 58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec
+mobilenet mobilenetv2-7.onnx 14246826 c1c513582d56afceff8516c73804e484c81c6a830712ab6d682253f4a3cd042f
+resnet resnet101-v1-7.onnx 178914043 760702f6ec0138f71ebac66f4e95d1c72dc9267a8544f4d4667a53075fd0497c
+resnet resnet101-v2-7.onnx 178682301 3a0a819ea0953fb4700b0d98e43540aeee253e5b4c503c552b0c7979fc67767d
+resnet resnet152-v1-7.onnx 241816206 b0ec92437bf8c9d0739bf9bafdea9638e13f9e3c1e2fb766ad546cc182fd3f6d
+resnet resnet152-v2-7.onnx 241503848 40fb3f6dd313ba786a2c8077a0ef7d7b4afeda5d037365400d3a7fbc2b1bee64
+resnet resnet18-v1-7.onnx 46820737 4e8f8653e7a2222b3904cc3fe8e304cd8b339ce1d05fd24688162f86fb6df52c
+resnet resnet18-v2-7.onnx 46806737 3b4d048057854022232aa20bf68262e31718ab7119a17f920b8a2dc1433f824b
+resnet resnet34-v1-7.onnx 87302588 883a41b2e30ddc2e422c108b091b5e70b92d37dc5c345a2c563dcae27971e2cc
+resnet resnet34-v2-7.onnx 87288587 3d3815e25f4b1ea967e2a526a3b27ef2a03af1725bdc199a63a271c26862d914
+resnet resnet50-v1-7.onnx 102583340 af16a04a6ec48ac494065d4439fe9dea590d337b9ca6dc328160ccf04a217b9c
+resnet resnet50-v2-7.onnx 102442452 79102261eb6e5fd7af5d27f41316293e388c5cb691e5d25bfb035c4f64fefe31
+squeezenet squeezenet1.1-7.onnx 4956208 1eeff551a67ae8d565ca33b572fc4b66e3ef357b0eb2863bb9ff47a918cc4088
+vgg vgg16-7.onnx 553437328 f20805a3ecccaa88647bbab4ad011ff2412a9838485ea844de0fcbce349820b9
+vgg vgg16-bn-7.onnx 553512191 4fdceabf1ef715c9ed3020fa2eac1cb2a448296c086b03633c80cf47e1c5afce
+vgg vgg19-7.onnx 574677321 692f9f927f1df1b89033787a77a73eac59fd9b3344f9ecdf0b13221e41c2046f
+vgg vgg19-bn-7.onnx 574774380 ce0987dfa6228ad29708013f38b7f73cbc14ca6066a05fc22ee49b35871c63ed
 imagenette imagenette2-320.tgz 341663724 569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c
 """
 
 
 class File(NamedTuple):
-    """A file to fetch: what it is for, the folders that have it, its size and its sha256."""
+    """A file to fetch: its name and size in bytes, its purpose, and the folders that have it."""
 
     purpose: str
     mirrors: tuple
-    size: int  # bytes
+    size: int
     sha256: str
 
 
@@ -124,54 +152,57 @@ class Files:
         DamagedError
             A file is damaged, here or on the mirrors: it is not to be replaced by something else.
         """
-        paths = [self.folder / name for name in names]
+        paths = {name: self.folder / Path(name).name for name in names}
         remove_leftovers(self.folder)
-        wanted = [path for path in paths if not _is_whole(path, path.name)]
-        damaged = [path for path in wanted if path.exists()]
+        wanted = [name for name in names if not _is_whole(paths[name], name)]
+        damaged = [name for name in wanted if paths[name].exists()]
         failed = dict.fromkeys(wanted, "--offline") if self.offline else self._fetch_all(wanted)
-        for path in damaged:
-            if path in failed:
+        for name in damaged:
+            if name in failed:
                 raise DamagedError(
-                    f"{path} is damaged and cannot be fetched again ({failed[path]}): "
+                    f"{paths[name]} is damaged and cannot be fetched again ({failed[name]}): "
                     "replace it, or delete it to go on without it"
                 )
-            warnings.warn(f"{path} was damaged (wrong sha256) and has been replaced", stacklevel=2)
+            message = f"{paths[name]} was damaged (wrong sha256) and has been replaced"
+            warnings.warn(message, stacklevel=2)
         if failed:
             reasons = "; ".join(dict.fromkeys(map(str, failed.values())))
-            missing = " ".join(path.name for path in failed)
-            raise UnavailableError(f"no {missing} in {self.folder} ({reasons})")
-        return paths
+            raise UnavailableError(f"no {' '.join(failed)} in {self.folder} ({reasons})")
+        return list(paths.values())
 
-    def _fetch_all(self, paths):
+    def _fetch_all(self, names):
         """Fetch files; return the error for each that no mirror has."""
-        if not paths:
+        if not names:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
         failed = {}
         with part_folder(self.folder) as part:
-            size = sum(FILES[path.name].size for path in paths) / 1e6
-            purposes = ", ".join(dict.fromkeys(FILES[path.name].purpose for path in paths))
+            size = sum(FILES[name].size for name in names) / 1e6
+            purposes = ", ".join(dict.fromkeys(FILES[name].purpose for name in names))
             message = f"fetching {max(0.1, size):.1f} MB to {self.folder}: {purposes}"
             warnings.warn(message, stacklevel=3)
-            for path in paths:
+            for name in names:
+                path = part / Path(name).name
                 try:
-                    os.replace(self._fetch_one(path.name, part), path)
+                    self._fetch_one(name, path)
+                    os.replace(path, self.folder / path.name)
                 except _MirrorError as error:
-                    failed[path] = error
+                    failed[name] = error
         return failed
 
-    def _fetch_one(self, name, part):
-        """Return the path of a file in `part`, from the first mirror that has it."""
+    def _fetch_one(self, name, path):
+        """Fetch a file from the first mirror that has it."""
         own = os.environ.get(MIRROR_VARIABLE)
-        mirrors = (*([own.rstrip("/")] if own else []), *FILES[name].mirrors)
-        whole, reasons = part / name, {}  # hosts by why they do not have it
-        for mirror in mirrors:
-            reason = self._silent.get(mirror) or _download(f"{mirror}/{name}", whole)
-            if not reason and _is_whole(whole, name):
-                return whole
+        urls = [f"{mirror}/{path.name}" for mirror in FILES[name].mirrors]
+        reasons = {}  # hosts by why they do not have it
+        for url in [f"{own.rstrip('/')}/{name}", *urls] if own else urls:
+            host = _host(url)
+            reason = self._silent.get(host) or _download(url, path)
+            if not reason and _is_whole(path, name):
+                return
             if reason in ("no answer", "no connection"):
-                self._silent[mirror] = reason
-            reasons.setdefault(reason or "wrong sha256", []).append(_host(mirror))
+                self._silent[host] = reason
+            reasons.setdefault(reason or "wrong sha256", []).append(host)
         why = "; ".join(f"{', '.join(hosts)}: {reason}" for reason, hosts in reasons.items())
         if "wrong sha256" in reasons:
             raise DamagedError(f"{name} is damaged on the mirrors ({why}): try again later")
@@ -202,6 +233,6 @@ def _download(url, path):
     return None
 
 
-def _host(mirror):
+def _host(url):
     """Return a mirror's host and port: what else is in an address may be a password."""
-    return urlsplit(mirror).netloc.rpartition("@")[2] or MIRROR_VARIABLE
+    return urlsplit(url).netloc.rpartition("@")[2] or MIRROR_VARIABLE
