@@ -29,24 +29,27 @@ def save_arrays(arrays, path):
             np.savez(file, *arrays)
 
 
-def each_record(records):
-    """Yield a number, the first label, the suffix for a file, and the record; show progress."""
+def progress(records):
+    """Iterate over records, with a bar if tqdm is installed."""
     try:
         from tqdm import tqdm
     except ImportError:
-        tqdm = None
-    for number, record in enumerate(tqdm(records, leave=False, delay=1) if tqdm else records):
-        label = float(np.ravel(record.label)[0])
-        label = int(label) if label.is_integer() else label
-        yield number, label, SUFFIXES.get(record.data[:3], ".bin"), record
+        return records
+    return tqdm(records, leave=False, delay=1)
+
+
+def describe(record):
+    """Return the first label of a record, and the suffix of its data's kind."""
+    label = float(np.ravel(record.label)[0])
+    return int(label) if label.is_integer() else label, SUFFIXES.get(record.data[:3], ".bin")
 
 
 def list_records(records):
     """Print how many records there are, and their labels and kinds."""
     print(f"{len(records):,} records")
-    labels, suffixes = Counter(), Counter()
-    for _, label, suffix, _ in each_record(records):
-        labels[label] += 1
+    labels, suffixes = set(), Counter()
+    for label, suffix in map(describe, progress(records)):
+        labels.add(label)
         suffixes[suffix] += 1
     if labels:
         print(f"{len(labels):,} different labels, from {min(labels)} to {max(labels)}")
@@ -56,7 +59,8 @@ def list_records(records):
 def save_records(records, folder):
     """Write the data of each record, as it is, to FOLDER/LABEL/ID.jpg."""
     os.makedirs(folder)
-    for number, label, suffix, record in each_record(records):
+    for number, record in enumerate(progress(records)):
+        label, suffix = describe(record)
         path = os.path.join(folder, str(label), str(record.id))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.exists(path + suffix):  # In some files all records have the same id.

@@ -25,11 +25,11 @@ class Record(NamedTuple):
 
 
 class Records(Sequence):
-    """The records of a ``.rec`` file, in the order of its ``.idx``, or else of the file.
+    """The records of a ``.rec`` file, in the order of the ``.idx`` beside it, or else of the file.
 
-    The ``.idx`` is looked for beside the file; without one, the file is scanned once. Of a
-    collection of faces in insightface's format, only the pictures are given: ``records[0]`` is
-    the one with key 1. Threads can read at once, and a pickled instance opens its file again.
+    Without an ``.idx`` the file is scanned once. Of insightface's collections of faces only the
+    pictures are given: with an ``.idx``, ``records[0]`` has key 1. Several threads can read at
+    once, and an instance that was pickled opens the file again.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class Records(Sequence):
     Raises
     ------
     ValueError
-        A file is damaged or of another kind; the message says where. Whether there is a record
-        where the ``.idx`` says, and whether it has a label, shows when it is read.
+        A file is damaged, or of another kind; the message says where. With an ``.idx``, a damaged
+        record is found when it is read.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class Records(Sequence):
             if flag not in flags or end > len(self._content):
                 raise ValueError(f"{self.path}: the record at byte {position} is not whole")
             yield start, end
-            position = _align(end)
+            position = end + -end % 4
             flags = (MIDDLE, LAST) if flag in (FIRST, MIDDLE) else ()
 
     def _pair(self, position):
@@ -126,11 +126,7 @@ class Records(Sequence):
         while position < len(self._content):
             positions.append(position)
             for _, end in self._parts(position):
-                position = _align(end)
+                position = end + -end % 4
         if positions and (self._pair(positions[0]) or self._pair(positions[-1])):
             positions = [each for each in positions if not self._pair(each)] or positions
         return np.array(positions, np.int64)
-
-
-def _align(position):
-    return -(-position // 4) * 4
