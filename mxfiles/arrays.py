@@ -128,9 +128,8 @@ class _Reader:
         start = self.take(math.prod(shape) * stored.itemsize)
         array = np.ndarray(shape, stored, self.content, start)
         if dtype == "bfloat16":  # the upper half of a float32
-            array = array.astype(np.uint32)
-            array <<= 16
-            array = array.view(np.float32)
+            wide = array.ravel().astype(np.uint32) << np.uint32(16)
+            array = wide.view(np.float32).reshape(shape)
         return array
 
     def array(self):
