@@ -112,6 +112,15 @@ def test_sum_that_has_no_name_is_in_the_box_of_the_layers_it_adds(tmp_path):
     assert list(nodes[name].input) == ["stage/unit2/b/b", "stage/unit1/b/b"]
 
 
+def test_colon_in_a_name_is_not_taken_for_the_number_of_an_output(tmp_path):
+    halves = mx.sym.SliceChannel(mx.sym.var("input_1:0"), num_outputs=2, name="split:0")
+    nodes = log_graph(halves[0] + halves[1], tmp_path)
+    assert list(nodes)[:2] == ["input_1.0", "split.0/split.0"]
+    (plus,) = (node for name, node in nodes.items() if "plus" in name)
+    assert list(nodes["split.0/split.0"].input) == ["input_1.0"]
+    assert list(plus.input) == ["split.0/split.0", "split.0/split.0:1"]
+
+
 def test_operators_of_a_layer_that_is_used_twice_are_two_nodes(tmp_path):
     layer = mx.gluon.nn.Dense(3, prefix="one_")
     nodes = log_graph(mx.sym.concat(layer(DATA), layer(DATA * 2), name="both"), tmp_path)

@@ -48,7 +48,6 @@ class EventFileWriter:
         unique = f"{socket.gethostname()}.{self._process}.{next(self._numbers)}{filename_suffix}"
         name = f"events.out.tfevents.{int(time.time()):010}.{unique}"
         self._file = _EventFile(os.path.join(logdir, name), "x")
-        self._records = RecordWriter(self._file)
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_event(self, event):
@@ -57,11 +56,14 @@ class EventFileWriter:
             processes = f"opened by process {self._process}, and this is process {os.getpid()}"
             raise RuntimeError(f"{self._file.name} was {processes}: open a SummaryWriter in each")
         with self._lock:
+            if self._file.closed:
+                self._file = _EventFile(self._file.name, "r+")
+                self._file.seek(0, os.SEEK_END)
             if not os.fstat(self._file.fileno()).st_nlink:
                 raise FileNotFoundError(errno.ENOENT, "the log was deleted", self._file.name)
-            self._records.write(event.SerializeToString())
+            RecordWriter(self._file).write(event.SerializeToString())
 
     def close(self):
-        """End the file."""
+        """Close the file, until the next event."""
         with self._lock:
             self._file.close()

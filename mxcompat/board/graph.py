@@ -14,25 +14,23 @@ BREAK = re.compile(r"(?<=[^_/])_(?=[^\d/])")
 
 
 def to_graph(net, input_shapes=None):
-    """Convert a symbol or block to a `GraphDef`: its nodes in its order, with attributes.
-
-    The shapes of outputs are those that MXNet infers from those of the inputs, by name.
-    """
+    """Convert a symbol or block to a `GraphDef`, given shapes of its inputs by their names."""
     if isinstance(net, mx.gluon.HybridBlock):
         if not net._cached_graph:
             raise RuntimeError("call the block's hybridize(), and the block, before add_graph()")
         net = net._cached_graph[1]
     elif not isinstance(net, mx.sym.Symbol):
         raise TypeError(f"a network is a Symbol or a HybridBlock, not {type(net).__name__}")
-    input_shapes = dict(input_shapes or {})
-    for name in input_shapes:
+    for name in input_shapes or {}:
         if name not in net.list_arguments():
             raise ValueError(f"the network has no input {name}")
     # Every output of every node is one of its heads, by which shapes find their nodes.
     internals = net.get_internals()
     saved = json.loads(internals.tojson())
+    for node in saved["nodes"]:
+        node["name"] = node["name"].replace(":", ".")  # NAME:0 would be an output of NAME
     try:
-        _, shapes, _ = internals.infer_shape_partial(**input_shapes)
+        _, shapes, _ = internals.infer_shape_partial(**(input_shapes or {}))
     except mx.MXNetError:  # The network does not take inputs of these shapes.
         shapes = [()] * len(saved["heads"])
     names = _to_paths(saved["nodes"])

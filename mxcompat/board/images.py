@@ -10,9 +10,9 @@ from .summary import to_numbers
 
 LARGEST_PNG = 16 * 2**20  # bytes of pixels; a PNG of photographs would be nearly as large
 SMALL_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
-JPEG_QUALITY = 90
 JPEG_SIDE = 65_500  # pixels; libjpeg refuses more
 LARGEST_STRIP = 256  # pictures; more of them are a square grid
+ROUNDING = 1 / 512  # floats as far as this from [0, 1] are the same pixels
 SPRITE_SIDE = 8192  # pixels; the projector refuses a larger sheet
 
 
@@ -38,18 +38,19 @@ def to_pixels(subject, values):
         raise ValueError(f"{subject}: expected ([[N,] 1 or 3,] H, W), not {image.shape}{advice}")
     if batch.dtype == np.uint8:
         return batch
-    low, high, largest = batch.min(), batch.max(), 255 if batch.dtype.kind in "iu" else 1
-    if not (low >= 0 and high <= largest):
-        found = f"{batch.dtype} from {low} to {high}"
-        raise ValueError(
-            f"{subject}: expected integers in [0, 255] or floats in [0, 1], not {found}"
-        )
+    low, high = batch.min(), batch.max()
+    largest, error = (255, 0) if batch.dtype.kind in "iu" else (1, ROUNDING)
+    if not (low >= -error and high <= largest + error):
+        got = f"{batch.dtype} from {low} to {high}"
+        raise ValueError(f"{subject}: expected integers in [0, 255] or floats in [0, 1], not {got}")
+    if low < 0 or high > largest:
+        batch = batch.clip(0, largest)
     return (batch if largest == 255 else np.rint(batch * 255)).astype(np.uint8)
 
 
 def _advise(shape):
     """Say how to convert a (N, H, W, C) batch, or one with an alpha channel."""
-    if shape[3] in (1, 3, 4):
+    if shape[3] in (1, 3) or shape[3] == 4 < shape[1]:
         return f": convert it by np.moveaxis(image{'[..., :3]' if shape[3] == 4 else ''}, -1, -3)"
     return ": convert it by image[..., :3, :, :]" if shape[1] == 4 else ""
 
@@ -78,7 +79,7 @@ def encode(pixels, extension):
     if extension == ".jpg":
         # Colors at half the resolution would run from each picture of a sheet into the next.
         full_color = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-        options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *full_color)
+        options = (cv2.IMWRITE_JPEG_QUALITY, 90, *full_color)
     else:
         # OpenCV's own options are the quickest, and good for photographs; flatter pictures get
         # half as large with others. A strip of the picture tells which one it is.

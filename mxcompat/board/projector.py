@@ -30,8 +30,8 @@ def save_embedding(logdir, name, vectors, table=None, pixels=None):
     logdir, folder = Path(logdir), f"{name}/{secrets.token_hex(4)}"
     file_name, content = _encode_vectors(vectors)
     files = {file_name: content}
-    entry = EmbeddingInfo(tensor_name=name, tensor_shape=vectors.shape)
-    entry.tensor_path = f"{folder}/{file_name}"
+    path = f"{folder}/{file_name}"
+    entry = EmbeddingInfo(tensor_name=name, tensor_path=path, tensor_shape=vectors.shape)
     if table is not None:
         lines = "".join("\t".join(row) + "\n" for row in table)
         files["metadata.tsv"] = lines.encode(errors="replace")  # names of files may be no text
@@ -91,9 +91,8 @@ def _encode_vectors(vectors):
     # Raw, unless TensorBoard would take it for text: as it does if the first line is UTF-8, which
     # that of all-zero vectors is. Not copied, as vectors may fill half of the memory.
     raw = vectors.reshape(-1).view(np.uint8).data
-    first_line = re.match(rb"[\r\n]*([^\r\n]*)", raw)[1]
     try:
-        first_line.decode()
+        re.match(rb"[\r\n]*([^\r\n]*)", raw)[1].decode()
     except UnicodeDecodeError:
         return "tensors.bytes", raw
     lines = ("\t".join(map(str, vector)) + "\n" for vector in vectors.tolist())

@@ -9,8 +9,8 @@ import wave
 import numpy as np
 from google.protobuf.struct_pb2 import Value
 from mxboard.summary import _compute_curve
+from mxnet.gluon import Parameter
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
-from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_tensor_proto
@@ -20,12 +20,13 @@ from .files import printable
 # TensorFlow's own: zero, and on both sides of it powers of 1.1 from 1e-12 to 1e20.
 _POSITIVE_EDGES = np.multiply.accumulate([1e-12, *[1.1] * 773])
 DEFAULT_EDGES = np.concatenate([-_POSITIVE_EDGES[::-1], [0], _POSITIVE_EDGES])
+MOST_BINS = 10_000
 HPARAM_TYPES = {"bool_value": "BOOL", "number_value": "FLOAT64", "string_value": "STRING"}
 
 
 def to_numbers(subject, values):
     """Convert to an array of real numbers."""
-    array = np.asarray(values)
+    array = np.asarray(values.data() if isinstance(values, Parameter) else values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{subject}: expected real numbers, not {array.dtype}")
     return array
@@ -63,6 +64,11 @@ def histogram(subject, values, bins):
         bins[0], bins[-1] = min(bins[0], low), max(bins[-1], high)
     elif np.float32(low) == np.float32(high):
         bins = [low, high]  # NumPy would spread them over bins that are wider than these.
+    elif isinstance(bins, str) and bins in ("auto", "fd"):
+        # The width that NumPy takes: it fills the memory with bins if one value is far away.
+        width = 2 * np.subtract(*np.percentile(values, [75, 25])) / values.size ** (1 / 3)
+        if 0 < width < (high - low) / MOST_BINS:
+            raise ValueError(f"{subject}: more than {MOST_BINS:,} bins: give their number or edges")
     counts, edges = np.histogram(values, bins)
     # TensorBoard draws the first bin from the smallest value and the last one to the largest, so
     # that empty ones before and after these would run backwards.
@@ -96,6 +102,8 @@ def pr_curve(subject, labels, predictions, num_thresholds, weights):
 
 def audio(subject, sound, sample_rate):
     """Encode a sound, as `add_audio` takes it, as a WAV file of 16 bits."""
+    if sample_rate < 1000:
+        raise ValueError(f"{subject}: sample_rate={sample_rate} (the step is global_step)")
     sound = to_numbers(subject, sound)
     stereo = sound.ndim == 2 and len(sound) == 2
     if not sound.size or not stereo and max(sound.shape, default=1) != sound.size:
@@ -121,27 +129,22 @@ def audio(subject, sound, sample_rate):
     )  # fmt: skip
 
 
-def to_hparam(name, value):
+def to_hparam(value):
     """Return the value of a hyperparameter as TensorBoard keeps it."""
-    if isinstance(value, str):
-        return Value(string_value=printable(value))
     if isinstance(value, (bool, np.bool_)):
         return Value(bool_value=bool(value))
     if isinstance(value, numbers.Real) and math.isfinite(value):
         return Value(number_value=value)
-    raise ValueError(f"hparam {name}: expected a finite number, a str or a bool, not {value!r}")
+    return Value(string_value=printable(str(value)))
 
 
 def hparams(values, metrics):
     """Return by tag, as metadata, the columns of HParams, and a run's row but for its metrics."""
     kinds = {name: HPARAM_TYPES[value.WhichOneof("kind")] for name, value in values.items()}
-    columns = api_pb2.Experiment(
-        hparam_infos=[{"name": name, "type": f"DATA_TYPE_{kinds[name]}"} for name in kinds],
-        metric_infos=[{"name": {"tag": tag}} for tag in metrics],
-    )
-    data = {
-        hparams_metadata.EXPERIMENT_TAG: {"experiment": columns},
-        hparams_metadata.SESSION_START_INFO_TAG: {"session_start_info": {"hparams": values}},
-    }
-    create = hparams_metadata.create_summary_metadata
-    return {tag: create(HParamsPluginData(**data[tag])) for tag in data}
+    infos = [{"name": name, "type": f"DATA_TYPE_{kinds[name]}"} for name in kinds]
+    metric_infos = [{"name": {"tag": tag}} for tag in metrics]
+    columns = HParamsPluginData(experiment={"hparam_infos": infos, "metric_infos": metric_infos})
+    row = HParamsPluginData(session_start_info={"hparams": values})
+    tags = hparams_metadata.EXPERIMENT_TAG, hparams_metadata.SESSION_START_INFO_TAG
+    parts = map(hparams_metadata.create_summary_metadata, (columns, row))
+    return dict(zip(tags, parts))

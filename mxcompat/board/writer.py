@@ -1,13 +1,13 @@
 """SummaryWriter, which takes the place of MXBoard's own."""
 
+import contextlib
 import json
 import math
-import operator
 import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, SupportsIndex, Union
+from typing import Any, Optional, SupportsFloat, Union
 
 import mxboard.writer
 from numpy.typing import ArrayLike
@@ -23,7 +23,10 @@ from .graph import to_graph
 from .images import to_image, to_pixels
 from .projector import save_embedding, to_table, to_vectors
 
-Step = Optional[SupportsIndex]  # an integer of any type
+MOST_OPEN = 100  # event files; a process on macOS may open 256
+Step = Optional[SupportsFloat]  # a whole number of any type
+Scalars = Union[ArrayLike, Mapping[str, ArrayLike]]
+Shapes = Mapping[str, Sequence[int]]
 
 
 class SummaryWriter:
@@ -31,8 +34,8 @@ class SummaryWriter:
 
     In all methods, `tag` is a str, the name to show a thing by. TensorBoard groups tags by the part
     before their first slash, and shows neither of two kinds of things that share a tag, which is a
-    `UserWarning`. `global_step` is the integer to show it at. An array is an `mxnet.nd.NDArray`, a
-    `numpy.ndarray`, or a list or tuple of numbers or arrays.
+    `UserWarning`. `global_step` is the step to show it at, a whole number. An array is an NDArray
+    of MXNet's, one of NumPy's, or a list or tuple of numbers or arrays.
 
     Parameters
     ----------
@@ -94,23 +97,21 @@ class SummaryWriter:
             self._files = {"": EventFileWriter(self._folder, self._suffix)}
             self._closed = False
 
-    def add_scalar(
-        self, tag: str, value: Union[ArrayLike, Mapping[str, ArrayLike]], global_step: Step = None
-    ) -> None:
-        """Log a number, or several of one step as curves of one plot.
+    def add_scalar(self, tag: str, value: Scalars, global_step: Step = None) -> None:
+        """Log a number, or curves: ``sw.add_scalar("acc", {"train": 0.9, "valid": 0.8}, step)``.
 
         Parameters
         ----------
         value : number, array, tuple, list or dict
-            A number, or an array of one element. A (name, value) pair, or a dict of names to
-            values, draws a curve for each name, logged in the folder ``TAG/NAME`` of the log.
-
-        Examples
-        --------
-        >>> sw.add_scalar("accuracy", {"train": 0.9, "valid": 0.8}, global_step=3)
+            A number, or an array of one element. A dict of names to values, a (name, value) pair,
+            or (names, values) as of a metric's ``get()``, draws a curve for each name in one plot.
+            Each is logged in the folder ``TAG/NAME`` of the log.
         """
-        if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str):
-            value = dict([value])
+        names = value[0] if isinstance(value, (tuple, list)) and len(value) == 2 else None
+        if isinstance(names, str):
+            value = {names: value[1]}
+        elif isinstance(names, list) and names and isinstance(names[0], str):
+            value = dict(zip(*value))
         if isinstance(value, Mapping):
             points = {self._check_folder(f"{tag}/{name}"): value[name] for name in value}
         else:
@@ -122,11 +123,17 @@ class SummaryWriter:
             curve = self._scalars.setdefault(f"{self._logdir}/{folder or tag}", [])
             curve.append((event.wall_time, step, number if math.isfinite(number) else None))
 
+    def add_scalars(
+        self, main_tag: str, tag_scalar_dict: Scalars, global_step: Step = None
+    ) -> None:
+        """Log curves as PyTorch does: ``sw.add_scalars("acc", {"train": 0.9, "valid": 0.8})``."""
+        self.add_scalar(main_tag, tag_scalar_dict, global_step)
+
     def add_hparams(
-        self, hparam_dict: Mapping[str, Union[bool, float, str]],
-        metric_dict: Mapping[str, ArrayLike], global_step: Step = None,
+        self, hparam_dict: Mapping[str, Any], metric_dict: Mapping[str, ArrayLike],
+        global_step: Step = None,
     ) -> None:  # fmt: skip
-        """Log a run's hyperparameters and results, as a row of TensorBoard's HParams.
+        """Log a row of TensorBoard's HParams: ``sw.add_hparams(vars(args), {"valid_acc": 0.9})``.
 
         Unlike PyTorch's, it is the row of this log, and not of a new run in it: call it again with
         the same hyperparameters for metrics at a later step, of which HParams shows the last. It
@@ -135,17 +142,13 @@ class SummaryWriter:
         Parameters
         ----------
         hparam_dict : dict
-            Names of hyperparameters, and their values: finite numbers, strings and booleans.
+            Names of hyperparameters, and their values: finite numbers and booleans; of anything
+            else its ``str``, but None is left out.
         metric_dict : dict
             Names of metrics, and their values, logged as by `add_scalar`.
-
-        Examples
-        --------
-        >>> sw.add_hparams({"lr": 0.1, "optimizer": "sgd"}, {"valid_acc": 0.9}, global_step=3)
         """
-        hparams = {
-            printable(name): summary.to_hparam(name, hparam_dict[name]) for name in hparam_dict
-        }
+        given = {name: value for name, value in hparam_dict.items() if value is not None}
+        hparams = {printable(name): summary.to_hparam(given[name]) for name in given}
         metrics = {printable(tag): summary.to_float(tag, metric_dict[tag]) for tag in metric_dict}
         step = _to_step(global_step)
         if self._hparams is None:
@@ -174,22 +177,18 @@ class SummaryWriter:
     def add_histogram(
         self, tag: str, values: ArrayLike, global_step: Step = None, bins: Any = "default"
     ) -> None:
-        """Log how values are distributed.
+        """Log how values are distributed: ``sw.add_histogram("gradient", parameter.grad(), 3)``.
 
         Parameters
         ----------
-        values : array
+        values : array or mxnet.gluon.Parameter
             Real numbers, of any shape. NaN, and numbers that are infinite in float32, are left out
             with a warning that counts them; one at least must remain.
         bins : int, str or sequence of float
             A number of bins of equal width; or edges, beyond which values count in the first or
-            last bin; or a rule of `numpy.histogram_bin_edges`; or "default", TensorFlow's 1,549
-            edges. Of what is shown, the first bin begins at the smallest value, and the last one
-            ends at the largest.
-
-        Examples
-        --------
-        >>> sw.add_histogram("gradient", parameter.grad(), global_step=3, bins=1000)
+            last bin; or a rule of `numpy.histogram_bin_edges`, if it makes no more than 10,000; or
+            "default", TensorFlow's 1,549 edges. Of what is shown, the first bin begins at the
+            smallest value, and the last one ends at the largest.
         """
         histogram = summary.histogram(f"histogram {tag}", values, bins)
         self._add("histogram", tag, global_step, histo=histogram)
@@ -198,7 +197,7 @@ class SummaryWriter:
         self, tag: str, labels: ArrayLike, predictions: ArrayLike, num_thresholds: int,
         global_step: Step = None, weights: Optional[ArrayLike] = None,
     ) -> None:  # fmt: skip
-        """Log a precision-recall curve.
+        """Log a precision-recall curve: ``sw.add_pr_curve("cat", [0, 1, 1], [0.2, 0.4, 0.9], 9)``.
 
         Parameters
         ----------
@@ -210,10 +209,6 @@ class SummaryWriter:
             Points of the curve, 2 or more: thresholds evenly spaced in [0, 1].
         weights : array, optional
             How much each counts, 0 or more; a shape that broadcasts to that of the labels.
-
-        Examples
-        --------
-        >>> sw.add_pr_curve("is a cat", [0, 1, 1], [0.2, 0.4, 0.9], num_thresholds=100)
         """
         subject = f"curve {tag}"
         tensor = summary.pr_curve(subject, labels, predictions, num_thresholds, weights)
@@ -221,46 +216,40 @@ class SummaryWriter:
         self._add("PR curve", tag, global_step, metadata=metadata, tensor=tensor)
 
     def add_image(self, tag: str, image: ArrayLike, global_step: Step = None) -> None:
-        """Log a picture, or a batch of them as a grid with 2 black pixels between them.
+        """Log a picture, or a batch as a grid: ``sw.add_image("digits", images[:64], 3)``.
 
-        Up to 256 pictures stand 8 per row, more of them in a square. They are kept exactly, as PNG,
-        up to 16 MiB of pixels (H x W x C), and as JPEG beyond.
+        Up to 256 pictures stand 8 per row, more of them in a square, with 2 black pixels between
+        them. They are kept exactly, as PNG, up to 16 MiB of pixels (H x W x C); as JPEG beyond.
 
         Parameters
         ----------
         image : array
             (H, W), (C, H, W) or (N, C, H, W), C being 1 (gray) or 3 (RGB): integers in [0, 255],
-            or floats in [0, 1].
-
-        Examples
-        --------
-        >>> sw.add_image("digits", images[:64], global_step=3)
+            or floats in [0, 1], give or take an error of rounding.
         """
         self._add("image", tag, global_step, image=to_image(f"image {tag}", image))
 
     def add_audio(
         self, tag: str, audio: ArrayLike, sample_rate: int = 44100, global_step: Step = None
     ) -> None:
-        """Log a sound, as 16 bits per sample.
+        """Log a sound, as 16 bits per sample: ``sw.add_audio("noise", np.random.rand(44100))``.
 
         Parameters
         ----------
         audio : array
             (N,), or any shape with a single side longer than 1, is mono; (2, N) is left and right.
-            Floats in [-1, 1], beyond which they are clipped with a warning that counts them; or
-            int16.
+            Floats in [-1, 1], clipped beyond that with a warning that counts them; or int16.
         sample_rate : int
-            Samples per second.
-
-        Examples
-        --------
-        >>> sw.add_audio("a tone", np.sin(np.arange(44100) / 16), sample_rate=44100)
+            Samples per second, 1,000 or more. PyTorch has the step in its place.
         """
-        sound = summary.audio(f"audio {tag}", audio, sample_rate)
-        self._add("audio", tag, global_step, audio=sound)
+        self._add(
+            "audio", tag, global_step, audio=summary.audio(f"audio {tag}", audio, sample_rate)
+        )
 
     def add_text(self, tag: str, text: str, global_step: Step = None) -> None:
         """Log Markdown: ``sw.add_text("data", "60,000 **handwritten** digits")``."""
+        if not isinstance(text, str):
+            raise TypeError(f"text {tag}: expected a str, not {text!r}")
         (value,) = text_pb("", printable(text)).value
         self._add("text", tag, global_step, metadata=value.metadata, tensor=value.tensor)
 
@@ -268,7 +257,7 @@ class SummaryWriter:
         self, tag: str, embedding: ArrayLike, labels: Optional[ArrayLike] = None,
         images: Optional[ArrayLike] = None, global_step: Step = None,
     ) -> None:  # fmt: skip
-        """Log vectors for TensorBoard's projector, each with a label and a picture.
+        """Log vectors for TensorBoard's projector: ``sw.add_embedding("codes", codes, names)``.
 
         Its files go to the folder ``TAG`` of the log; with a step of 12, ``TAG_000012``. A tag that
         is logged again replaces what it held, whole, but keeps what a user added to its entry in
@@ -281,15 +270,10 @@ class SummaryWriter:
             (N, D), finite numbers, a vector per row; N and D are 2 or more.
         labels : array or sequence, optional
             N labels, anything that ``str`` takes; or rows of a table, (N + 1, C), the first of
-            which names the columns. White space in a label, tabs and line ends included, becomes a
-            space each; an empty one becomes a dash.
+            which names the columns. White space becomes a space each, and an empty label a dash.
         images : array, optional
             (N, C, H, W), as for `add_image`; shrunk where all of them together would be larger than
             the 8192 x 8192 pixels that the projector takes.
-
-        Examples
-        --------
-        >>> sw.add_embedding("codes", codes, [("name", "class"), *zip(names, classes)])
         """
         subject, step = f"embedding {tag}", _to_step(global_step)
         vectors = to_vectors(subject, embedding)
@@ -300,10 +284,8 @@ class SummaryWriter:
             raise ValueError(f"{subject}: {len(pixels)} images for {len(vectors)} vectors")
         save_embedding(self._folder, name, vectors, table, pixels)
 
-    def add_graph(
-        self, net: Any, input_shapes: Optional[Mapping[str, Sequence[int]]] = None
-    ) -> None:
-        """Log a network as a graph; TensorBoard shows the last one of a log.
+    def add_graph(self, net: Any, input_shapes: Optional[Shapes] = None) -> None:
+        """Log a graph; TensorBoard shows the last: ``sw.add_graph(net, {"data": (1, 3, 64, 64)})``.
 
         Parameters
         ----------
@@ -312,10 +294,6 @@ class SummaryWriter:
         input_shapes : dict, optional
             Shapes of the network's inputs by their names; a block's only input is ``data``. From
             these MXNet infers the shapes that edges carry; those that it cannot are left out.
-
-        Examples
-        --------
-        >>> sw.add_graph(net, {"data": (1, 3, 224, 224)})
         """
         graph = to_graph(net, input_shapes)
         self._write("", Event(wall_time=time.time(), graph_def=graph.SerializeToString()))
@@ -324,9 +302,10 @@ class SummaryWriter:
         if self._closed:
             raise ValueError(f"the log {self._logdir} is closed: reopen() goes on in a new file")
         if folder not in self._files:
-            path = os.path.join(self._folder, folder)
-            self._files[folder] = EventFileWriter(path, self._suffix)
+            self._files[folder] = EventFileWriter(os.path.join(self._folder, folder), self._suffix)
         self._files[folder].add_event(event)
+        if len(self._files) > MOST_OPEN and folder:
+            self._files[folder].close()
 
     def _add(self, kind, tag, step, folder="", **value):
         """Write and return an event; the tags and steps of all methods are checked here."""
@@ -354,10 +333,13 @@ class SummaryWriter:
 
 
 def _to_step(step):
-    try:
-        return None if step is None else int(operator.index(step))
-    except TypeError:
-        raise TypeError(f"a step is an integer, not {step!r}") from None
+    if step is None or type(step) is int:
+        return step
+    with contextlib.suppress(OverflowError, TypeError, ValueError):
+        whole = math.floor(step + 0.5)
+        if abs(whole - step) < 1e-6:  # 0.29 * 100 is a little less than 29
+            return whole
+    raise TypeError(f"a step is a whole number, not {step!r}")
 
 
 mxboard.SummaryWriter = mxboard.writer.SummaryWriter = SummaryWriter
