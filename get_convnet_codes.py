@@ -16,6 +16,15 @@ checkpoint:
 """
 
 import os
+
+# Streams of one thread each do not wait for each other after every layer, as the threads of one
+# stream do. More than two cores have not been measured.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+STREAMS = min(CORES, 4)
+os.environ.setdefault("OMP_NUM_THREADS", str(CORES // STREAMS))
+os.environ.setdefault("MXNET_CPU_WORKER_NTHREADS", str(STREAMS))
+
+import platform
 import shlex
 import threading
 import time
@@ -35,7 +44,13 @@ from common.codes import DEFAULT_MODEL, Description, save_codes
 from common.datasets import load_output_names, load_pictures
 from common.errors import ScriptError, visible, warn
 from common.int8 import SAMPLE_COUNT, choose_dtype
-from common.networks import check_finite, encode, load_resnet_152, make_network, warn_if_dead
+from common.networks import (
+    check_finite,
+    load_resnet_152,
+    make_network,
+    readable_errors,
+    warn_if_dead,
+)
 from common.pictures import name_labels, shrink, stack_readable
 
 THUMBNAIL_SIDE = 64  # pixels: a sprite sheet of 2,304 is then 3,072 pixels wide
@@ -98,23 +113,24 @@ def load_batches(pictures, indices, batch_size):
     )
 
 
-def collect(block, batches, shape, ctx, stopped):
+def collect(encoder, batches, shape, stopped):
     """Return the codes, thumbnails and labels of all batches, or of those before it is stopped."""
     count, _ = shape
     codes = np.empty(shape, np.float32)
     thumbnails = np.empty((count, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     labels = np.empty(count, np.int64)
     done = 0
-    with tqdm(total=count, unit="picture", disable=None) as bar:
+    with readable_errors(), tqdm(total=count, unit="picture", disable=None) as bar:
         for images, batch_labels in batches:
             if stopped:
                 break
             rows = slice(done, done + len(images))
             if len(images):
-                codes[rows] = encode(block, images, ctx)
-                check_finite(codes[rows])
-                thumbnails[rows] = shrink(images, THUMBNAIL_SIDE)
+                wait_for_codes = encoder.start(images)
+                thumbnails[rows] = shrink(images, THUMBNAIL_SIDE)  # while the network runs
                 labels[rows] = batch_labels
+                codes[rows] = wait_for_codes()
+                check_finite(codes[rows])
             done = rows.stop
             bar.update(len(images))
     return codes[:done], thumbnails[:done], labels[:done]
@@ -145,13 +161,17 @@ def main():
     if len(indices) < args.max_num_images:
         warn(f"only {len(indices):,} pictures found: using all of them")
     sample = load_batches(pictures, indices[:SAMPLE_COUNT], args.batch_size)
-    block, precision, cosine = choose_dtype(network, args.dtype, sample, args.image_shape, ctx)
+    # Elsewhere MXNet must not compute in two threads at once.
+    streams = STREAMS if ctx.device_type == "cpu" and platform.machine() == "x86_64" else 1
+    encoder, precision, cosine = choose_dtype(
+        network, args.dtype, sample, args.image_shape, ctx, streams
+    )
 
     with cli.signals_held() as stopped:
         started = time.perf_counter()
         batches = load_batches(pictures, indices, args.batch_size)
         shape = (len(indices), network.code_size)
-        codes, thumbnails, labels = collect(block, batches, shape, ctx, stopped)
+        codes, thumbnails, labels = collect(encoder, batches, shape, stopped)
         seconds = time.perf_counter() - started
         pictures.report()
         if len(codes):

@@ -1,10 +1,12 @@
 """Networks in int8: whether that is fast here, and good enough; or float32, its layers fused."""
 
 import ctypes
+import functools
 import json
 import platform
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mxnet as mx
@@ -14,7 +16,7 @@ from mxnet.contrib import quantization
 
 from .checkpoints import infer_shapes
 from .errors import ScriptError, warn
-from .networks import check_finite, make_block
+from .networks import Encoder, check_finite, readable_errors
 
 # Pictures that give the ranges of int8, and whose codes are compared, all in one batch: 32 make the
 # codes of other pictures no better.
@@ -34,12 +36,12 @@ def has_vnni():
     return flags is not None and "avx512_vnni" in flags[1].split()
 
 
-def choose_dtype(network, dtype, batches, image_shape, ctx):
+def choose_dtype(network, dtype, batches, image_shape, ctx, streams=1):
     """Make a network ready to run: in int8 where that is asked for, or fast and good enough here.
 
     `batches` yields a sample of pictures, (n, C, H, W) uint8, and their labels; it is read only if
-    int8 is tried. Returns a block that makes codes of pictures, "int8" or "float32", and the mean
-    cosine of the int8 codes with those of float32, or None.
+    int8 is tried. Returns an `Encoder`, "int8" or "float32", and the mean cosine of the int8 codes
+    with those of float32, or None.
     """
     on_cpu = ctx.device_type == "cpu"
     if dtype == "int8" and not on_cpu:
@@ -48,28 +50,24 @@ def choose_dtype(network, dtype, batches, image_shape, ctx):
         sample = [images for images, _ in batches if len(images)]
         if not sample:
             raise ScriptError("none of the first pictures can be read: choose others")
-        int8_block, cosine = _try_int8(network, np.concatenate(sample), dtype)
+        encoder, cosine = _try_int8(network, np.concatenate(sample), dtype, streams)
         # Not the other way round: codes that are NaN have no cosine.
-        good = int8_block and cosine >= LOWEST_COSINE
-        if int8_block and not good:
+        good = encoder and cosine >= LOWEST_COSINE
+        if encoder and not good:
             advice = "--dtype float32 is better" if dtype == "int8" else "using float32"
             warn(f"int8 is not good enough for this network: {advice}")
         if dtype == "int8" or good:
-            return int8_block, "int8", cosine
-    block = make_block(network.symbol, network.params, ctx)
-    if on_cpu:
-        example = nd.zeros((1, *image_shape), ctx)  # fuses layers; any batch size works later
-        block.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)
-    block.hybridize(static_alloc=True, static_shape=True)
-    return block, "float32", None
+            return encoder, "int8", cosine
+    symbol = network.symbol.get_backend_symbol("MKLDNN") if on_cpu else network.symbol
+    with readable_errors():
+        return Encoder(symbol, network.params, image_shape, ctx, streams), "float32", None
 
 
-def _try_int8(network, sample, dtype):
+def _try_int8(network, sample, dtype, streams):
     """Quantize a network; return it, or None if MXNet cannot, and its mean cosine with float32."""
     try:
-        block, expected = quantize(network, sample)
-        # Not by encode(), whose error would end the script.
-        codes = block(nd.array(sample, dtype="float32")).asnumpy()
+        encoder, expected = quantize(network, sample, streams)
+        codes = encoder.start(sample)()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         if dtype == "int8":
@@ -80,37 +78,39 @@ def _try_int8(network, sample, dtype):
         return None, None
     cosine = mean_cosine(codes, expected)
     print(f"int8: the mean cosine of its codes with those of float32 is {cosine:.4f}")
-    return block, cosine
+    return encoder, cosine
 
 
-def quantize(network, images):
+def quantize(network, images, streams=1):
     """Return a network in int8, and the codes in float32 of the (n, C, H, W) uint8 pictures.
 
     One pass over the pictures gives both the codes and the ranges of the layers.
     """
-    # Copies, because MXNet rearranges weights in place.
-    params = {name: array.copy() for name, array in network.params.items()}
-    symbol, params = rewrite_batch_norms(network.symbol, params, images.shape[1:])
-    args, states = (
-        {name: params[name] for name in names if name != "data"}
-        for names in (symbol.list_arguments(), symbol.list_auxiliary_states())
-    )
+    symbol, params = rewrite_batch_norms(network.symbol, network.params, images.shape[1:])
+    args = {name: params[name] for name in symbol.list_arguments() if name != "data"}
+    states = {name: params[name] for name in symbol.list_auxiliary_states()}
     fused = symbol.get_backend_symbol("MKLDNN_QUANTIZE")
     int8_symbol, _, _, collector = quantization.quantize_graph(
         fused, args, states, quantized_dtype="auto", calib_mode="naive"
     )
-    codes, collector.min_max_dict = _observe(fused, params, images, collector.include_layer)
+    with ThreadPoolExecutor(streams) as pool:
+        observe = functools.partial(_observe, fused, params, collector.include_layer)
+        seen = list(pool.map(observe, np.array_split(images, min(streams, len(images)))))
+    codes = np.concatenate([each for each, _ in seen])
     check_finite(codes)
+    for _, ranges in seen:
+        for name, (low, high) in ranges.items():
+            lowest, highest = collector.min_max_dict.get(name, (low, high))
+            collector.min_max_dict[name] = min(low, lowest), max(high, highest)
     int8_symbol, int8_args, states = quantization.calib_graph(
         int8_symbol, args, states, collector, calib_mode="naive"
     )
     int8_symbol = int8_symbol.get_backend_symbol("MKLDNN_QUANTIZE")
-    block = make_block(int8_symbol, {**int8_args, **states}, mx.cpu())
-    block.hybridize(static_alloc=True, static_shape=True)
-    return block, codes
+    encoder = Encoder(int8_symbol, {**int8_args, **states}, images.shape[1:], mx.cpu(), streams)
+    return encoder, codes
 
 
-def _observe(symbol, params, images, layers):
+def _observe(symbol, params, layers, images):
     """Run pictures through a network; return their codes, and the range of each of some layers."""
     ranges, errors = {}, []
 

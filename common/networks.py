@@ -1,13 +1,16 @@
 """Networks that make codes of pictures: a checkpoint's, or ResNet-152."""
 
+import contextlib
 import functools
+import itertools
+import json
 from typing import NamedTuple
 
 from mxcompat.old_downloads import fetch_weights
 
 import mxnet as mx
 import numpy as np
-from mxnet import gluon, nd
+from mxnet import nd
 from mxnet.gluon.model_zoo import vision
 
 import mxfiles
@@ -20,6 +23,7 @@ from .synthetic import draw_weights
 # What Gluon's networks were trained on: pixels of 0 to 1, less the mean, by the deviation.
 GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
 GLUON_STD_RGB = (0.229, 0.224, 0.225)
+PART = 8  # pictures that a stream takes at a time: larger parts leave the caches
 
 
 class Network(NamedTuple):
@@ -33,24 +37,50 @@ class Network(NamedTuple):
 
 def make_network(symbol, params, image_shape, path, **about):
     """Make a network of a symbol and the parameters that it takes from those in a file."""
-    symbol = mx.sym.flatten(symbol)
+    symbol = _flatten_dense_inputs(mx.sym.flatten(symbol))
     shapes, (_, size) = fit_params(symbol, params, image_shape, path)
     params = {name: params[name].astype("float32", copy=False) for name in shapes}
     return Network(symbol, params, size, about)
 
 
-def make_block(symbol, params, ctx):
-    """Make a Gluon block of a symbol and copies of its parameters.
+def _flatten_dense_inputs(symbol):
+    """Flatten the input of each dense layer, which in oneDNN's layout is an error of MXNet's."""
+    graph = json.loads(symbol.tojson())
+    for node in list(graph["nodes"]):
+        if node["op"] == "FullyConnected" and node["attrs"].get("flatten") != "False":
+            name, source = f"{node['name']}_input", node["inputs"][0]
+            node["inputs"][0] = [len(graph["nodes"]), 0, 0]
+            graph["nodes"].append({"op": "Flatten", "name": name, "inputs": [source]})
+    return mx.sym.load_json(json.dumps(graph))
 
-    Copies, because MXNet rearranges the weights of a running network in place: another one that
-    shared them would give wrong codes.
+
+class Encoder:
+    """Makes codes of pictures in one or more streams, each with a part of the batch.
+
+    MXNet computes a network layer by layer, and at the end of each layer its threads wait for each
+    other. Streams of one thread each do not.
     """
-    block = gluon.SymbolBlock(symbol, mx.sym.var("data", dtype="float32"))
-    for name, parameter in block.collect_params().items():
-        parameter.shape, parameter.dtype = params[name].shape, params[name].dtype
-        parameter.initialize(mx.init.Zero(), ctx)
-        parameter.set_data(params[name])
-    return block
+
+    def __init__(self, symbol, params, image_shape, ctx, streams=1):
+        self._ctx, self._executors = ctx, []
+        # Copies, because MXNet rearranges the weights of a running network in place.
+        copies = [{name: params[name].copy() for name in params} for _ in range(streams)]
+        for arrays in copies:
+            data = nd.zeros((PART, *image_shape), ctx)
+            args = [arrays.get(name, data) for name in symbol.list_arguments()]
+            states = [arrays[name] for name in symbol.list_auxiliary_states()]
+            self._executors.append(symbol.bind(ctx, args, grad_req="null", aux_states=states))
+
+    def start(self, images):
+        """Start on (n, C, H, W) uint8 pictures; return a function that waits for their codes."""
+        codes = []
+        for start, executor in zip(range(0, len(images), PART), itertools.cycle(self._executors)):
+            part = images[start : start + PART]
+            padded = np.concatenate([part, np.zeros((PART - len(part), *part.shape[1:]), np.uint8)])
+            pixels = nd.array(padded, self._ctx, dtype="uint8").astype("float32")
+            (output,) = executor.forward(is_train=False, data=pixels)
+            codes.append(output.copy())  # before the stream's next part takes its place
+        return lambda: np.concatenate([each.asnumpy() for each in codes])[: len(images)]
 
 
 def load_resnet_152(files, image_shape):
@@ -77,10 +107,11 @@ def load_resnet_152(files, image_shape):
     return make_network(gluon_net(pixels), params, image_shape, source, **about)
 
 
-def encode(block, images, ctx):
-    """Return codes, (n, D) float32, of (n, C, H, W) uint8 pictures, all in one batch."""
+@contextlib.contextmanager
+def readable_errors():
+    """Turn MXNet's errors in a block into one line, and those about memory into `MemoryError`."""
     try:
-        return block(nd.array(images, ctx, dtype="float32")).asnumpy()
+        yield
     except mx.MXNetError as error:
         if "bad_alloc" in str(error) or "memory" in str(error).lower():
             raise MemoryError from error
