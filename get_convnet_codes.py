@@ -152,10 +152,11 @@ def main():
     ctx = cli.context(args.ctx)
     cli.make_folder(args.data_dir)
     files = Files(args.data_dir, args.offline)
+    pictures = load_pictures(args.images, args.image_shape, files)
     network = load_network(args, files)
-    outputs = network.code_size if network.about["trained"] else 0  # random weights know no classes
+    has_classes = network.about["is_output"] and network.about["trained"]
+    outputs = network.code_size if has_classes else 0
     output_names = load_output_names(args.classes, outputs, files)
-    pictures = load_pictures(args.images, output_names, args.image_shape, files)
 
     indices = np.random.default_rng(args.seed).permutation(len(pictures))[: args.max_num_images]
     if len(indices) < args.max_num_images:
@@ -176,7 +177,7 @@ def main():
         pictures.report()
         if len(codes):
             warn_if_dead(codes)
-            labels, class_names = name_labels(labels, pictures.classes)
+            labels, class_names = name_labels(labels, pictures.classes or output_names)
             description = Description(
                 class_names=class_names,
                 pictures=f"{pictures.source} {len(codes):,} of {len(pictures):,}, at random.",

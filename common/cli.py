@@ -13,6 +13,8 @@ import sys
 import warnings
 from pathlib import Path
 
+import mxcompat
+
 import cv2
 import mxnet as mx
 
@@ -24,9 +26,10 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, docstring):
         super().__init__(description=docstring, formatter_class=_HelpFormatter)
+        self.add_argument("--version", action="version", version=mxcompat.__version__)
 
     def error(self, message):  # noqa: D102
-        raise ScriptError(message, status=2)
+        raise ScriptError(f"{message} (see --help)", status=2)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -115,7 +118,8 @@ def context(name):
 def tell_how_to_see(logdir):
     """Print the command that opens a log."""
     print(f"To see it: tensorboard --logdir {shlex.quote(visible(logdir))}")
-    print("To keep the next run apart from this one: --logdir logs/NAME")
+    if logdir == "./logs":
+        print("To keep the next run apart from this one: --logdir logs/NAME")
 
 
 @contextlib.contextmanager

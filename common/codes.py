@@ -109,11 +109,9 @@ def tabulate(codes, labels, description):
     guesses = [SYNSET_ID.sub("", outputs[guess]) for guess in predicted]
     rows = zip(names, guesses, (f"{share:.4f}" for share in confidence), correct)
     judged = len(correct) - correct.count("")
-    verdict = (
-        f"{correct.count('yes') / judged:.1%} of {judged:,} pictures are named right."
-        if judged
-        else "The network was not trained on any of the pictures' classes."
-    )
+    verdict = "no class of the network is named like these folders: predictions are not judged"
+    if judged:
+        verdict = f"{correct.count('yes') / judged:.1%} of {judged:,} pictures are named right."
     return [("name", "predicted", "confidence", "correct"), *rows], verdict
 
 

@@ -70,14 +70,14 @@ def load_picture(path, files):
     return mxfiles.load(paths[0])[0], "The picture is a swan from ImageNet."
 
 
-def load_pictures(images, output_names, image_shape, files):
+def load_pictures(images, image_shape, files):
     """Return the pictures to encode: the user's own, Imagenette's, or synthetic ones.
 
-    `images` is a RecordIO file, whose labels count the output names, a folder with one subfolder
-    per class, or None. Classes of a folder called like synsets get their names from synset.txt.
+    `images` is a RecordIO file, a folder with one subfolder per class, or None. Classes of a folder
+    called like synsets get their names from synset.txt.
     """
     if images is not None and not os.path.isdir(images):
-        return PictureRecords(images, output_names, image_shape)
+        return PictureRecords(images, image_shape)
     if images is not None:
         pictures = PictureFolder(images, image_shape)
     else:
@@ -110,10 +110,17 @@ def unpack_imagenette(files):
 
 
 def load_output_names(class_file, outputs, files):
-    """Return the classes that the user names, one per line, or ImageNet's for 1,000 outputs."""
-    if class_file is not None:
-        return Path(class_file).read_text("utf-8-sig", errors="replace").splitlines()
-    return load_synsets(files) if outputs == IMAGENET_CLASSES else []
+    """Return the classes that the user names, one per line, or ImageNet's for 1,000 outputs.
+
+    Without outputs, the codes are no scores of classes.
+    """
+    if class_file is None:
+        return load_synsets(files) if outputs == IMAGENET_CLASSES else []
+    names = Path(class_file).read_text("utf-8-sig", errors="replace").splitlines()
+    if outputs and len(names) != outputs:
+        counts = f"{class_file} has {len(names)} names for {outputs} outputs"
+        raise ScriptError(f"argument --classes: {counts}", status=2)
+    return names
 
 
 @functools.lru_cache

@@ -109,6 +109,8 @@ class PictureFolder(Pictures):
         labels = [name.parts[0] if len(name.parts) > 1 else self._folder.name for name in names]
         classes = sorted(set(labels))
         items = [(name, classes.index(label)) for name, label in zip(names, labels)]
+        if len(classes) == 1:
+            warn(f"{folder} has pictures of one class only: each subfolder is a class")
         classes = [printable(name) for name in classes]
         super().__init__(items, classes, source or f"`{printable(folder)}`.", image_shape)
 
@@ -139,9 +141,9 @@ def _find_pictures(folder):
 
 
 class PictureRecords(Pictures):
-    """Pictures in a RecordIO file, whose labels count `classes`."""
+    """Pictures in a RecordIO file, whose labels have no names there."""
 
-    def __init__(self, rec, classes, image_shape):
+    def __init__(self, rec, image_shape):
         try:
             self._records = Records(rec)
         except ValueError as error:
@@ -149,7 +151,7 @@ class PictureRecords(Pictures):
         if not len(self._records):
             raise ScriptError(f"{rec} holds no pictures")
         self._notes = set()
-        super().__init__(range(len(self._records)), classes, f"`{rec}`.", image_shape)
+        super().__init__(range(len(self._records)), [], f"`{rec}`.", image_shape)
 
     def _read(self, index):
         try:
