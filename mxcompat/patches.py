@@ -3,7 +3,6 @@
 Each function mends one thing that they take for granted and that is no longer so.
 """
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -15,7 +14,6 @@ import sys
 import types
 import warnings
 from numbers import Number
-from unittest import mock
 
 import numpy as np
 
@@ -31,7 +29,6 @@ MODULES_THAT_WRITE_TEXT = (
 )
 MODULES_THAT_WRITE_JSON = ("mxnet.initializer", "mxnet.image.image", "mxnet.image.detection")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
-ONNX_OPERATOR_SET = 13  # the newest that MXNet exports
 IS_NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 
 
@@ -58,9 +55,10 @@ def mend():
     _unpack_thresholds()
     _take_scipys_rows()
     _download_from_living_hosts()
-    if "onnx" in sys.modules:
-        _lend_onnx_mapping()
-        _export_one_operator_set()
+    if "onnx" in sys.modules:  # which MXNet imports if it is installed
+        from . import onnx_graph
+
+        onnx_graph.mend()
 
 
 def _download_from_living_hosts():
@@ -292,53 +290,3 @@ def _take_scipys_rows():
         kinds = scipy.csr_matrix, getattr(scipy, "csr_array", scipy.csr_matrix)
         csr = types.SimpleNamespace(csr_matrix=kinds)
         mx.nd.sparse.spsp = mx.nd.utils.spsp = _with(scipy, csr=csr)
-
-
-def _lend_onnx_mapping():
-    """Put back `onnx.mapping`, which MXNet's exporter looks types up in."""
-    import onnx
-
-    if importlib.util.find_spec("onnx.mapping"):
-        return
-    mapping = types.ModuleType("onnx.mapping")
-    tensor_types = onnx.helper.get_all_tensor_dtypes()
-    mapping.TENSOR_TYPE_TO_NP_TYPE = {
-        each: onnx.helper.tensor_dtype_to_np_dtype(each) for each in tensor_types
-    }
-    mapping.NP_TYPE_TO_TENSOR_TYPE = {
-        dtype: onnx.helper.np_dtype_to_tensor_dtype(dtype)
-        for dtype in mapping.TENSOR_TYPE_TO_NP_TYPE.values()
-    }
-    onnx.mapping = sys.modules["onnx.mapping"] = mapping
-
-
-def _export_one_operator_set():
-    """Let `mx.onnx.export_model` name the operator set that it uses, not the newest there is."""
-    import mxnet as mx
-    import onnx
-    from mxnet.onnx.mx2onnx import _export_model
-
-    operator_set = onnx.helper.make_opsetid("", ONNX_OPERATOR_SET)
-    checked_as = onnx.checker.C.CheckerContext()
-    checked_as.ir_version = onnx.helper.find_min_ir_version_for([operator_set])
-    checked_as.opset_imports = {"": ONNX_OPERATOR_SET}
-    make_model = functools.partial(
-        onnx.helper.make_model, opset_imports=[operator_set], ir_version=checked_as.ir_version
-    )
-    check_graph = functools.partial(onnx.checker.check_graph, ctx=checked_as)
-    export = _export_model.export_model
-
-    @functools.wraps(export)
-    def export_model(*args, **kwargs):
-        with contextlib.ExitStack() as replaced:
-            for module, name, value in (
-                (onnx.helper, "make_model", make_model),
-                (onnx.checker, "check_graph", check_graph),
-                (onnx.defs, "onnx_opset_version", lambda: ONNX_OPERATOR_SET),
-            ):
-                replaced.enter_context(mock.patch.object(module, name, value))
-            return export(*args, **kwargs)
-
-    for module in (_export_model, mx.onnx.mx2onnx, mx.onnx):
-        module.export_model = export_model
-    mx.contrib.onnx.export_model_ = export_model

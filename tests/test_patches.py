@@ -10,8 +10,6 @@ import mxcompat
 
 import mxnet as mx
 import numpy as np
-import onnx
-import onnx.reference
 import pytest
 from helpers import ROOT, script_env
 from mxnet.contrib import quantization
@@ -337,26 +335,3 @@ for rows in scipy.sparse.csr_matrix(), scipy.sparse.csr_array():
     env = script_env(PYTHONPATH=f"{tmp_path}:{ROOT}")
     printed = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
     assert printed.stdout == 6 * "[[5.0, 0.0, 7.0]]\n", printed.stderr
-
-
-def test_exported_network_names_the_operator_set_that_it_uses(tmp_path):
-    symbol = mx.sym.mean(mx.sym.Pooling(DATA, kernel=(2, 2), name="pool"), axis=(2, 3), name="mean")
-    path = str(tmp_path / "net.onnx")
-    mx.onnx.export_model(symbol, {}, [(1, 3, 8, 8)], onnx_file_path=path)
-    onnx.checker.check_model(path, full_check=True)
-    model = onnx.load(path)
-    assert [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
-    assert model.ir_version == 7  # of the same time as the operator set
-    assert onnx.defs.onnx_opset_version() > 13
-
-
-def test_exported_network_computes_what_mxnet_does(tmp_path):
-    symbol = mx.sym.FullyConnected(DATA, num_hidden=4, name="fc")
-    weight, bias = mx.nd.random.normal(shape=(4, 5)), mx.nd.random.normal(shape=4)
-    path = str(tmp_path / "net.onnx")
-    shapes = {"in_shapes": [(1, 5)], "dynamic": True, "dynamic_input_shapes": [("batch", 5)]}
-    params = {"fc_weight": weight, "fc_bias": bias}
-    mx.onnx.export_model(symbol, params, onnx_file_path=path, **shapes)
-    rows = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    (scores,) = onnx.reference.ReferenceEvaluator(path).run(None, {"data": rows})
-    np.testing.assert_allclose(scores, rows @ np.array(weight).T + np.array(bias), rtol=1e-5)

@@ -1,0 +1,511 @@
+"""Builds the ONNX model of a symbol; `onnx_ops` says what each of MXNet's operators becomes."""
+
+import ast
+import contextlib
+import functools
+import importlib.util
+import json
+import re
+import sys
+import types
+
+import mxnet as mx
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from . import onnx_detection  # noqa: F401 (adds its translations)
+from .onnx_ops import HEADS, RANDOM, TRANSLATIONS
+
+OPERATOR_SET = 13  # which every runtime reads
+IR_VERSION = 7  # of the same time
+BOOL_RESULTS = {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "IsNaN"}
+BOOL_RESULTS |= {"And", "Or", "Xor", "Not"}
+INT64_RESULTS = {"Shape", "Size", "ArgMax", "ArgMin", "NonMaxSuppression"}
+
+
+class Tensor:
+    """A tensor of the graph that is built; Python's operators add the nodes that compute them.
+
+    Its shape has None for a size that depends on the input, and is None inside an operator. Its
+    value is an array if it is a constant.
+    """
+
+    def __init__(self, graph, name, dtype, shape=None, value=None):
+        self.graph, self.name, self.dtype = graph, name, np.dtype(dtype)
+        self.shape, self.value = shape, value
+
+    @property
+    def rank(self):
+        """The number of axes."""
+        return len(self.shape)
+
+    def __neg__(self):
+        return self.graph.Neg(self)
+
+    def __abs__(self):
+        return self.graph.Abs(self)
+
+    def __invert__(self):
+        return self.graph.Not(self)
+
+
+def _add_operator(name, op):
+    setattr(Tensor, f"__{name}__", lambda x, y: x.graph.node(op, x, y))
+    setattr(Tensor, f"__r{name}__", lambda y, x: y.graph.node(op, x, y))
+
+
+for _name, _op in {
+    **{"add": "Add", "sub": "Sub", "mul": "Mul", "truediv": "Div", "floordiv": "Div", "pow": "Pow"},
+    **{"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual"},
+    **{"and": "And", "or": "Or", "xor": "Xor"},
+}.items():
+    _add_operator(_name, _op)
+
+
+class Graph:
+    """An ONNX graph; ``graph.Relu(x)`` adds a node and returns its output.
+
+    Among a node's inputs a list stands for int64 numbers, some of which may be tensors of one; a
+    number has the type of the first tensor; None leaves an input out.
+    """
+
+    def __init__(self):
+        self.owner = ""  # the MXNet node that is translated
+        self.outputs = ()  # the shape and dtype of each of its outputs
+        self.nodes, self.constants = [], {}
+
+    def __getattr__(self, op):
+        return functools.partial(self.node, op)
+
+    def node(self, op, *inputs, outputs=1, dtype=None, dtypes=None, **attrs):
+        """Add a node; return its output, or a list of `outputs` if there are several."""
+        typed = inputs[1:] if op == "Where" else inputs
+        like = next((x.dtype for x in typed if isinstance(x, (Tensor, np.ndarray))), np.float32)
+        inputs = [self.tensor(each, like) for each in inputs]
+        if dtype is None:
+            dtype = bool if op in BOOL_RESULTS else np.int64 if op in INT64_RESULTS else like
+        dtypes = dtypes or [dtype] * outputs
+        results = [Tensor(self, f"{self.owner}/{op}", each) for each in dtypes]
+        attrs = {name: value for name, value in attrs.items() if value is not None}
+        self.nodes.append((op, inputs, results, attrs))
+        return results[0] if outputs == 1 else results
+
+    def tensor(self, value, dtype=np.int64):
+        """Return a tensor of an array, a list of int64, or a number of type `dtype`."""
+        if value is None or isinstance(value, Tensor):
+            return value
+        if isinstance(value, (list, tuple)):
+            if any(isinstance(each, Tensor) for each in value):
+                items = (each if isinstance(each, Tensor) else [each] for each in value)
+                return self.Concat(*map(self.tensor, items), axis=0)
+            return self.constant(np.array(value, np.int64))
+        if isinstance(value, np.ndarray):
+            return self.constant(value)
+        return self.constant(np.asarray(value).astype(dtype))
+
+    def constant(self, value):
+        """Return the tensor of an array, the same for equal ones."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self.constants:
+            name = f"{self.owner}/constant"
+            self.constants[key] = Tensor(self, name, value.dtype, value.shape, value)
+        return self.constants[key]
+
+    def cast(self, x, dtype):
+        """Return a tensor as another type."""
+        dtype = np.dtype(dtype)
+        if x.dtype == dtype:
+            return x
+        if x.value is not None:
+            return self.constant(x.value.astype(dtype))
+        return self.node("Cast", x, dtype=dtype, to=helper.np_dtype_to_tensor_dtype(dtype))
+
+    def dim(self, x, axis):
+        """Return a size of `x`: a number, or a tensor of one if it depends on the input."""
+        axis %= x.rank
+        if x.shape[axis] is None:
+            return self.Slice(self.Shape(x), [axis], [axis + 1])
+        return x.shape[axis]
+
+    def dims(self, x):
+        """Return all sizes of `x`, as `dim` does."""
+        return [self.dim(x, axis) for axis in range(x.rank)]
+
+    def size(self, x, axis):
+        """Return a size of `x`, which must not depend on the input."""
+        if x.shape[axis] is None:
+            raise NotImplementedError(f"an input whose axis {axis} is of any size")
+        return x.shape[axis]
+
+    def count(self, size):
+        """Return 0, 1, 2, ... as int64."""
+        if not isinstance(size, Tensor):
+            return self.constant(np.arange(size))
+        return self.Range(self.constant(np.array(0)), self.Squeeze(size, [0]), 1, dtype=np.int64)
+
+    def reshape(self, x, *sizes):
+        """Return a tensor in another shape; 0 keeps a size, -1 is what is left."""
+        if x.value is not None and not any(isinstance(each, Tensor) for each in sizes):
+            return self.constant(x.value.reshape(sizes))
+        return self.Reshape(x, sizes)
+
+    def transpose(self, x, *axes):
+        """Return a tensor with its axes in another order."""
+        result = self.Transpose(x, perm=axes)
+        result.shape = x.shape and tuple(x.shape[axis] for axis in axes)
+        return result
+
+
+def parse(attrs):
+    """Return MXNet's attributes, which are text, as Python's values."""
+    values = {}
+    for name, text in attrs.items():
+        try:
+            values[name] = ast.literal_eval(re.sub(r"(?<=\d)L", "", text))  # Python 2's (3L, 3L)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def inputs_of(symbol, params):
+    """Name the inputs that predicting needs, in MXNet's order: no labels."""
+    graph = json.loads(symbol.tojson())
+    needed = _needed(graph["nodes"], graph["heads"])
+    return [
+        node["name"]
+        for index, node in enumerate(graph["nodes"])
+        if index in needed and node["op"] == "null" and node["name"] not in params
+    ]
+
+
+def _inputs(node):
+    """Return which outputs of which nodes a node reads: of a head of training not its label."""
+    places = [(index, output) for index, output, *_ in node["inputs"]]
+    return places[:1] if node["op"] in HEADS else places
+
+
+def _needed(nodes, heads):
+    needed = {index for index, *_ in heads}
+    for index in reversed(range(len(nodes))):
+        if index in needed:
+            needed.update(each for each, _ in _inputs(nodes[index]))
+    return needed
+
+
+def _infer(symbol, params, shapes, dtypes):
+    """Return the shape and dtype of each output of a symbol."""
+    names = set(symbol.list_inputs())
+    arrays = {name: array for name, array in params.items() if name in names}
+    # What MXNet prints when it cannot is no help to a user.
+    with contextlib.redirect_stdout(None):
+        _, found, _ = symbol.infer_shape(**{n: a.shape for n, a in arrays.items()}, **shapes)
+        _, types, _ = symbol.infer_type(**{n: a.dtype for n, a in arrays.items()}, **dtypes)
+    if found is None or types is None:
+        raise ValueError("the shapes of the inputs do not tell all others")
+    return [(shape, np.dtype(dtype)) for shape, dtype in zip(found, types)]
+
+
+def _infer_open(symbol, params, shapes, dtypes, dims):
+    """Return the shape and dtype of each output, with the names, or None, of sizes that vary.
+
+    They are those that become others with sizes of the inputs that `dims` leaves open.
+    """
+    found = _infer(symbol, params, shapes, dtypes)
+    sizes = [list(shape) for shape, _ in found]
+    for names, size, name in _open_sizes(shapes, dims):
+        for larger in (size + 1, size * 2):
+            varied = {
+                each: tuple(
+                    larger if axis in names.get(each, ()) else n for axis, n in enumerate(s)
+                )
+                for each, s in shapes.items()
+            }
+            try:
+                others = _infer(symbol, params, varied, dtypes)
+                break
+            except mx.MXNetError:
+                if name and larger != size + 1:
+                    raise
+        else:
+            continue  # The network's parameters, or another input, allow no other size.
+        for known, (shape, _), (other, _) in zip(sizes, found, others):
+            if len(shape) != len(other):
+                raise NotImplementedError("axes that come and go with the size of an input")
+            for axis, (before, after) in enumerate(zip(shape, other)):
+                if before != after:
+                    known[axis] = name if (before, after) == (size, larger) else None
+    return [(tuple(known), dtype) for known, (_, dtype) in zip(sizes, found)]
+
+
+def _open_sizes(shapes, dims):
+    """List the sizes that vary together: the axes of each input, the size and its name."""
+    together = {}
+    for each, shape in dims.items():
+        for axis, name in enumerate(shape):
+            if not isinstance(name, int):
+                axes, *_ = together.setdefault(name or (each, axis), ({}, shapes[each][axis], name))
+                axes.setdefault(each, []).append(axis)
+    return list(together.values())
+
+
+def _compute(node, arguments, count):
+    """Return the outputs of a node of which all inputs are constants."""
+    names = [f"input{number}" for number in range(len(arguments))]
+    variables = [{"op": "null", "name": name, "inputs": []} for name in names]
+    node = {**node, "inputs": [[number, 0, 0] for number in range(len(names))]}
+    graph = {
+        "nodes": [*variables, node],
+        "arg_nodes": list(range(len(names))),
+        "heads": [[len(names), output, 0] for output in range(count)],
+        "attrs": {"mxnet_version": ["int", 10901]},
+    }
+    symbol = mx.sym.load_json(json.dumps(graph))
+    arrays = {
+        name: mx.nd.array(each.value, dtype=each.dtype) for name, each in zip(names, arguments)
+    }
+    states = {name: arrays.pop(name) for name in symbol.list_auxiliary_states()}
+    executor = symbol.bind(mx.cpu(), arrays, aux_states=states, grad_req="null")
+    return [output.asnumpy() for output in executor.forward(is_train=False)]
+
+
+def plain_name(name):
+    """Return the name that MXNet's exporter has always given to an output."""
+    for ending, number in (("_statecell_output", "2"), ("_state_output", "1"), ("_output", "")):
+        if name.endswith(ending):
+            return name[: -len(ending)] + number
+    return re.sub(r"_output(\d+)$", r"\1", name)
+
+
+def build(symbol, params, shapes, dtypes, dims=None):
+    """Return the ONNX model of what a symbol computes when it predicts.
+
+    Parameters
+    ----------
+    symbol : mxnet.symbol.Symbol
+        The network.
+    params : dict of str to mxnet.nd.NDArray
+        Its parameters and auxiliary states.
+    shapes, dtypes : dict
+        The shape (a tuple of int) and dtype of each input, by name.
+    dims : dict, optional
+        Inputs of several shapes: by name, a tuple that has a name (str) or None for each size that
+        may be another.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    NotImplementedError
+        ONNX has no words for an operator, which the message names.
+    """
+    dims = dims or {}
+    internals = symbol.get_internals()
+    graph = json.loads(internals.tojson())
+    nodes, places = graph["nodes"], [tuple(place[:2]) for place in graph["heads"]]
+    heads = [tuple(head[:2]) for head in json.loads(symbol.tojson())["heads"]]
+    needed = _needed(nodes, heads)
+    if unknown := sorted({nodes[index]["op"] for index in needed} - {"null", *TRANSLATIONS}):
+        raise NotImplementedError(f"ONNX has no words for {', '.join(unknown)}")
+    found = _infer_open(internals, params, shapes, dtypes, dims)
+
+    g, tensors = Graph(), {}
+    for index in sorted(needed):
+        node, numbers = nodes[index], [i for i, place in enumerate(places) if place[0] == index]
+        g.owner = node["name"]
+        try:
+            g.outputs = [(_fixed(found[i][0]), found[i][1]) for i in numbers]
+            arguments = [_look_up(tensors, nodes, place) for place in _inputs(node)]
+            if node["op"] == "null":
+                results = [_variable(g, params)]
+            elif node["op"] not in RANDOM and _is_constant(g, arguments):
+                results = _compute(node, arguments, len(numbers))
+            else:
+                results = TRANSLATIONS[node["op"]](g, parse(node.get("attrs", {})), *arguments)
+        except NotImplementedError as error:
+            operator = f"{node['op']} ({node['name']})"
+            raise NotImplementedError(f"ONNX has no words for {operator} with {error}") from None
+        results = results if isinstance(results, (list, tuple)) else [results]
+        for output, (number, result) in enumerate(zip(numbers, results)):
+            shape, dtype = g.outputs[output]
+            result = g.cast(g.tensor(result), dtype)
+            if result.value is None and result.shape is None:
+                result.name = plain_name(internals[number].list_outputs()[0])
+            result.shape = shape
+            tensors[index, output] = result
+    names = [plain_name(name) for name in symbol.list_outputs()]
+    outputs = [(name, _look_up(tensors, nodes, head)) for name, head in zip(names, heads)]
+    inputs = [tensors[index, 0] for index in sorted(needed) if nodes[index]["name"] in shapes]
+    sizes = {place: shape for place, (shape, _) in zip(places, found)}
+    ends = [sizes[head] for head in heads]
+    begins = [sizes[index, 0] for index in sorted(needed) if nodes[index]["name"] in shapes]
+    return _serialize(g, inputs, outputs, begins, ends)
+
+
+def _fixed(shape):
+    return tuple(size if isinstance(size, int) else None for size in shape)
+
+
+def _look_up(tensors, nodes, place):
+    if place not in tensors:
+        node = nodes[place[0]]
+        raise NotImplementedError(f"output {place[1]} of {node['op']} ({node['name']})")
+    return tensors[place]
+
+
+def _variable(g, params):
+    (shape, dtype) = g.outputs[0]
+    if g.owner not in params:
+        return Tensor(g, g.owner, dtype, shape)
+    value = params[g.owner].asnumpy()
+    return g.constants.setdefault(g.owner, Tensor(g, g.owner, value.dtype, value.shape, value))
+
+
+def _is_constant(g, arguments):
+    is_fixed = all(None not in shape for shape, _ in g.outputs)
+    return arguments and is_fixed and all(each.value is not None for each in arguments)
+
+
+def _serialize(g, inputs, outputs, input_shapes, output_shapes):
+    """Name all tensors, and write the graph down."""
+    ends = []
+    for name, tensor in outputs:
+        if tensor in inputs or tensor in ends or tensor.value is not None:
+            g.owner = name
+            tensor = g.Identity(tensor)
+        tensor.name = name
+        ends.append(tensor)
+    used = [tensor for _, sources, _, _ in g.nodes for tensor in sources if tensor is not None]
+    constants = list(dict.fromkeys(tensor for tensor in used if tensor.value is not None))
+    results = [tensor for _, _, tensors, _ in g.nodes for tensor in tensors]
+    taken = set()
+    for tensor in dict.fromkeys([*inputs, *ends, *constants, *results]):
+        name, number = tensor.name, 0
+        while tensor.name in taken:
+            number += 1
+            tensor.name = f"{name}_{number}"
+        taken.add(tensor.name)
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                op,
+                [tensor.name if tensor else "" for tensor in sources],
+                [tensor.name for tensor in targets],
+                name=targets[0].name,
+                **attrs,
+            )
+            for op, sources, targets, attrs in g.nodes
+        ],
+        "mxnet",
+        list(map(_describe, inputs, input_shapes)),
+        list(map(_describe, ends, output_shapes)),
+        [numpy_helper.from_array(tensor.value, tensor.name) for tensor in constants],
+    )
+    opset = helper.make_opsetid("", OPERATOR_SET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _describe(tensor, shape):
+    kind = helper.np_dtype_to_tensor_dtype(tensor.dtype)
+    return helper.make_tensor_value_info(tensor.name, kind, shape)
+
+
+def export_model(
+    sym,
+    params,
+    in_shapes=None,
+    in_types=np.float32,
+    onnx_file_path="model.onnx",
+    verbose=False,
+    dynamic=False,
+    dynamic_input_shapes=None,
+    run_shape_inference=False,
+    input_type=None,
+    input_shape=None,
+):
+    """Write a network as ONNX; the same call as MXNet's own, in whose place it stands.
+
+    Parameters
+    ----------
+    sym : str or mxnet.symbol.Symbol
+        The network, or its file NAME-symbol.json.
+    params : str, dict or list of two dicts
+        The parameters, with or without "arg:" and "aux:", or their file NAME-0000.params.
+    in_shapes : list of tuple of int
+        The shape of each input, without those of labels.
+    in_types : dtype or list of dtype
+        The type of each input.
+    onnx_file_path : str
+        Where to write the model.
+    dynamic : bool
+        Whether the inputs may have other sizes too: all, or those of `dynamic_input_shapes`.
+    dynamic_input_shapes : list of tuple, optional
+        The shape of each input, with names (str) or None for sizes that may be others.
+    verbose, run_shape_inference : bool
+        Ignored: shapes are inferred anyway.
+    input_type, input_shape
+        The old names of `in_types` and `in_shapes`.
+
+    Returns
+    -------
+    str
+        `onnx_file_path`.
+
+    Raises
+    ------
+    NotImplementedError
+        ONNX has no words for an operator, which the message names.
+    ValueError
+        There are not as many shapes or types as inputs.
+    """
+    if isinstance(sym, str):
+        sym = mx.sym.load(sym)
+    if isinstance(params, str):
+        params = mx.nd.load(params)
+    if isinstance(params, (list, tuple)):
+        params = {**params[0], **params[1]}
+    params = {re.sub("^(arg|aux):", "", name): array for name, array in params.items()}
+    in_shapes, in_types = input_shape or in_shapes, input_type or in_types
+    names = inputs_of(sym, params)
+    if not isinstance(in_types, (list, tuple)):
+        in_types = [in_types] * len(in_shapes)
+    if not len(names) == len(in_shapes) == len(in_types):
+        raise ValueError(
+            f"the network has {len(names)} inputs that are no parameters ({', '.join(names)}), "
+            f"and there are {len(in_shapes)} shapes and {len(in_types)} types"
+        )
+    dims = None
+    if dynamic:
+        dims = dynamic_input_shapes or [(None,) * len(shape) for shape in in_shapes]
+    model = build(
+        sym,
+        params,
+        dict(zip(names, map(tuple, in_shapes))),
+        dict(zip(names, in_types)),
+        dims and dict(zip(names, map(tuple, dims))),
+    )
+    with open(onnx_file_path, "wb") as file:
+        file.write(model.SerializeToString())
+    return onnx_file_path
+
+
+def mend():
+    """Put `export_model` in the place of MXNet's own, and `onnx.mapping` back for its importer."""
+    if not importlib.util.find_spec("onnx.mapping"):
+        types_ = {
+            each: helper.tensor_dtype_to_np_dtype(each) for each in helper.get_all_tensor_dtypes()
+        }
+        mapping = types.ModuleType("onnx.mapping")
+        mapping.TENSOR_TYPE_TO_NP_TYPE = types_
+        mapping.NP_TYPE_TO_TENSOR_TYPE = {
+            dtype: helper.np_dtype_to_tensor_dtype(dtype) for dtype in types_.values()
+        }
+        onnx.mapping = sys.modules["onnx.mapping"] = mapping
+    for module in (mx.onnx.mx2onnx._export_model, mx.onnx.mx2onnx, mx.onnx):
+        module.export_model = export_model
+        module.get_operator_support = lambda opset_version=None: sorted(TRANSLATIONS)
+    mx.contrib.onnx.export_model_ = export_model

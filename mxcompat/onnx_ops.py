@@ -1,0 +1,976 @@
+"""What each of MXNet's operators becomes in ONNX.
+
+A translation takes the graph, the operator's attributes and its inputs, and returns its outputs;
+the graph casts them to the types that MXNet's have. Arrays and numbers among its terms become
+constants. Operators of object detection are in `onnx_detection`.
+"""
+
+import math
+
+import mxnet as mx
+import numpy as np
+
+# Heads of training: predicting, they read their first input and no label.
+HEADS = {"SoftmaxOutput", "SVMOutput", "MakeLoss", "IdentityAttachKLSparseReg"}
+HEADS |= {f"{kind}RegressionOutput" for kind in ("Linear", "Logistic", "MAE")}
+# What is never computed in advance.
+RANDOM = {"_random_uniform_like", "_random_normal_like", "_sample_multinomial"}
+TRANSLATIONS = {}
+LAST = 2**31 - 1  # the end of an axis of any size
+
+
+def translates(*names):
+    """Register a function as the translation of these operators."""
+
+    def register(function):
+        TRANSLATIONS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def refuse(what):
+    """Say that ONNX has no words for the operator with `what`."""
+    raise NotImplementedError(what)
+
+
+def as_tuple(value, length=1):
+    """Return an attribute that is a number, a sequence or None as a tuple."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * length
+
+
+def _axes(value, rank):
+    return [axis % rank for axis in as_tuple(value)]
+
+
+def of_type(x, value):
+    """Return a number of a tensor's type."""
+    return np.array(value, x.dtype)
+
+
+# Of one input, without attributes.
+
+ELEMENTWISE = {
+    **{name: name.capitalize() for name in ("tanh", "cos", "sin", "tan", "sigmoid", "relu", "exp")},
+    **{name: name.capitalize() for name in ("log", "sqrt", "abs", "ceil", "floor", "reciprocal")},
+    **{name: name.capitalize() for name in ("erf", "sign", "sinh", "cosh", "softsign")},
+    **{"arccos": "Acos", "arcsin": "Asin", "arctan": "Atan", "arccosh": "Acosh"},
+    **{"arcsinh": "Asinh", "arctanh": "Atanh", "negative": "Neg", "softrelu": "Softplus"},
+}
+FORMULAS = {
+    "square": lambda g, x: x * x,
+    "rsqrt": lambda g, x: 1 / g.Sqrt(x),
+    "cbrt": lambda g, x: g.Sign(x) * abs(x) ** (1 / 3),
+    "rcbrt": lambda g, x: g.Sign(x) / abs(x) ** (1 / 3),
+    "expm1": lambda g, x: g.Exp(x) - 1,
+    "log1p": lambda g, x: g.Log(x + 1),
+    "log2": lambda g, x: g.Log(x) / math.log(2),
+    "log10": lambda g, x: g.Log(x) / math.log(10),
+    "degrees": lambda g, x: x * (180 / math.pi),
+    "radians": lambda g, x: x * (math.pi / 180),
+    "round": lambda g, x: g.Sign(x) * g.Floor(abs(x) + 0.5),  # halves away from zero
+    "rint": lambda g, x: g.Ceil(x - 0.5),  # halves down
+    "fix": lambda g, x: g.Sign(x) * g.Floor(abs(x)),
+    "trunc": lambda g, x: g.Sign(x) * g.Floor(abs(x)),
+    "logical_not": lambda g, x: ~g.cast(x, bool),
+    "zeros_like": lambda g, x: g.Expand(of_type(x, 0), g.Shape(x)),
+    "ones_like": lambda g, x: g.Expand(of_type(x, 1), g.Shape(x)),
+    "shape_array": lambda g, x: g.Shape(x),
+    "size_array": lambda g, x: g.reshape(g.Size(x), 1),
+    "_contrib_div_sqrt_dim": lambda g, x: x / g.Sqrt(g.cast(g.tensor([g.dim(x, -1)]), x.dtype)),
+    "Flatten": lambda g, x: g.Flatten(x),
+    "LogisticRegressionOutput": lambda g, x: g.Sigmoid(x),
+    **dict.fromkeys(HEADS - {"LogisticRegressionOutput", "SoftmaxOutput"}, lambda g, x: x),
+    # Casts are what the graph does with all outputs.
+    **dict.fromkeys(("Cast", "amp_cast", "_npi_cast", "_npx_cast"), lambda g, x: x),
+    **dict.fromkeys(("_copy", "identity", "BlockGrad", "make_loss"), lambda g, x: x),
+}
+for _name, _op in ELEMENTWISE.items():
+    for _each in (_name, f"_npi_{_name}", f"_npx_{_name}"):
+        TRANSLATIONS[_each] = lambda g, a, x, op=_op: g.node(op, g.cast(x, g.outputs[0][1]))
+for _name, _formula in FORMULAS.items():
+    TRANSLATIONS[_name] = lambda g, a, x, formula=_formula: formula(g, x)
+
+# Of two inputs, or one and a number: the names that MXNet's operators are made from.
+
+
+def _modulo(g, x, y):
+    """Compute a remainder of the divisor's sign, which is 0 where the divisor is."""
+    remainder = g.Mod(x, y, fmod=1)
+    remainder = g.Where(remainder * y < 0, remainder + y, remainder)
+    return g.Where(g.Equal(y, 0), of_type(x, 0), remainder)
+
+
+def _logical(op):
+    return lambda g, x, y: g.node(op, g.cast(x, bool), g.cast(y, bool))
+
+
+ARITHMETIC = {
+    **dict.fromkeys(("add", "plus", "grad_add"), lambda g, x, y: x + y),
+    **dict.fromkeys(("sub", "minus", "subtract"), lambda g, x, y: x - y),
+    **dict.fromkeys(("mul", "multiply"), lambda g, x, y: x * y),
+    **dict.fromkeys(("div", "true_divide"), lambda g, x, y: x / y),
+    "power": lambda g, x, y: x**y,
+    "mod": _modulo,
+    "maximum": lambda g, x, y: g.Max(x, y),
+    "minimum": lambda g, x, y: g.Min(x, y),
+    "hypot": lambda g, x, y: g.Sqrt(x * x + y * y),
+}
+COMPARISONS = {
+    "equal": lambda g, x, y: g.Equal(x, y),
+    "not_equal": lambda g, x, y: ~g.Equal(x, y),
+    "greater": lambda g, x, y: x > y,
+    "greater_equal": lambda g, x, y: x >= y,
+    **dict.fromkeys(("lesser", "less"), lambda g, x, y: x < y),
+    **dict.fromkeys(("lesser_equal", "less_equal"), lambda g, x, y: x <= y),
+    **{f"logical_{name}": _logical(name.capitalize()) for name in ("and", "or", "xor")},
+}
+
+
+def _register_binary(name, function):
+    def translate(g, a, x, y):
+        dtype = g.outputs[0][1] if name in ARITHMETIC else np.result_type(x.dtype, y.dtype)
+        return function(g, g.cast(x, dtype), g.cast(y, dtype))
+
+    def with_scalar(g, a, x, is_reversed=False):
+        x = g.cast(x, g.outputs[0][1] if name in ARITHMETIC else x.dtype)
+        scalar = g.tensor(float(a["scalar"]), x.dtype)
+        return function(g, scalar, x) if is_reversed else function(g, x, scalar)
+
+    for prefix in ("_", "elemwise_", "broadcast_", "_npi_"):
+        TRANSLATIONS[prefix + name] = translate
+    for prefix in ("_", "_npi_"):
+        TRANSLATIONS[f"{prefix}{name}_scalar"] = with_scalar
+        TRANSLATIONS[f"{prefix}r{name}_scalar"] = lambda g, a, x: with_scalar(g, a, x, True)
+
+
+for _name, _function in {**ARITHMETIC, **COMPARISONS}.items():
+    _register_binary(_name, _function)
+
+# Layers
+
+
+def _spatial(a, x, name, default):
+    """Return an attribute of a window, one number for each axis of a map."""
+    return as_tuple(a.get(name)) or (default,) * (x.rank - 2)
+
+
+def _window(a, x):
+    """Return what ONNX wants to know of a window."""
+    if a.get("layout") not in (None, "None", "NCW", "NCHW", "NCDHW"):
+        refuse(f"the layout {a['layout']}")
+    pad = _spatial(a, x, "pad", 0)
+    return {
+        "kernel_shape": as_tuple(a["kernel"]),
+        "strides": _spatial(a, x, "stride", 1),
+        "dilations": _spatial(a, x, "dilate", 1),
+        "pads": pad + pad,
+        "group": a.get("num_group", 1),
+    }
+
+
+@translates("Convolution", "Convolution_v1")
+def _convolution(g, a, x, weight, bias=None):
+    return g.Conv(x, weight, bias, **_window(a, x))
+
+
+@translates("Deconvolution")
+def _deconvolution(g, a, x, weight, bias=None):
+    window, extra = _window(a, x), _spatial(a, x, "adj", 0)
+    if target := as_tuple(a.get("target_shape")):
+        sizes = zip(window["kernel_shape"], window["strides"], window["dilations"], target)
+        excess = [
+            s * (g.size(x, 2 + i) - 1) + d * (k - 1) + 1 - size
+            for i, (k, s, d, size) in enumerate(sizes)
+        ]
+        window["pads"], extra = [-(-each // 2) for each in excess] * 2, [n % 2 for n in excess]
+    return g.ConvTranspose(x, weight, bias, output_padding=extra, **window)
+
+
+@translates("FullyConnected")
+def _fully_connected(g, a, x, weight, bias=None):
+    if a.get("flatten", True) or x.rank == 2:
+        return g.Gemm(x if x.rank == 2 else g.Flatten(x), weight, bias, transB=1)
+    product = g.MatMul(x, g.transpose(weight, 1, 0))
+    return product if bias is None else product + bias
+
+
+@translates("BatchNorm", "BatchNorm_v1", "_contrib_SyncBatchNorm")
+def _batch_norm(g, a, x, gamma, *others):
+    if a.get("fix_gamma", True):
+        # MXNet computes with a gamma of 1, whatever is stored.
+        gamma = np.ones(gamma.shape, x.dtype) if None not in gamma.shape else refuse("its gamma")
+    scales = [g.cast(g.tensor(each), x.dtype) for each in (gamma, *others)]
+    order, axis = list(range(x.rank)), a.get("axis", 1) % x.rank
+    order[1], order[axis] = axis, 1
+    x = x if axis == 1 else g.Transpose(x, perm=order)
+    # A momentum of 1 leaves the means alone: onnx's evaluator updates them, as in training.
+    x = g.BatchNormalization(x, *scales, epsilon=float(a.get("eps", 1e-3)), momentum=1.0)
+    return x if axis == 1 else g.Transpose(x, perm=order)
+
+
+@translates("_contrib_BatchNormWithReLU")
+def _batch_norm_relu(g, a, *inputs):
+    return g.Relu(_batch_norm(g, a, *inputs))
+
+
+@translates("InstanceNorm")
+def _instance_norm(g, a, x, gamma, beta):
+    return g.InstanceNormalization(x, gamma, beta, epsilon=float(a.get("eps", 1e-3)))
+
+
+@translates("GroupNorm")
+def _group_norm(g, a, x, gamma, beta):
+    groups = g.reshape(x, 0, a.get("num_groups", 1), -1)
+    return g.Reshape(
+        _instance_norm(g, {"eps": a.get("eps", 1e-5)}, groups, gamma, beta), g.Shape(x)
+    )
+
+
+@translates("LayerNorm")
+def _layer_norm(g, a, x, gamma, beta):
+    axis = a.get("axis", -1) % x.rank
+    centered = x - g.ReduceMean(x, axes=[axis])
+    deviation = g.Sqrt(g.ReduceMean(centered * centered, axes=[axis]) + a.get("eps", 1e-5))
+    sizes = [-1] + [1] * (x.rank - 1 - axis)
+    return centered / deviation * g.reshape(gamma, *sizes) + g.reshape(beta, *sizes)
+
+
+@translates("L2Normalization")
+def _l2_normalization(g, a, x):
+    axes = {"channel": [1], "spatial": list(range(2, x.rank)), "instance": list(range(1, x.rank))}
+    squares = g.ReduceSum(x * x, axes[a.get("mode", "instance")], keepdims=1)
+    return x / g.Sqrt(squares + a.get("eps", 1e-10))
+
+
+@translates("LRN")
+def _lrn(g, a, x):
+    names, defaults = ("alpha", "beta", "knorm"), (1e-4, 0.75, 2)
+    alpha, beta, bias = (float(a.get(*each)) for each in zip(names, defaults))
+    return g.LRN(x, alpha=alpha, beta=beta, bias=bias, size=a["nsize"])
+
+
+@translates("Activation")
+def _activation(g, a, x):
+    return TRANSLATIONS[a["act_type"]](g, a, x)
+
+
+@translates("LeakyReLU")
+def _leaky_relu(g, a, x, gamma=None):
+    kind, slope = a.get("act_type", "leaky"), float(a.get("slope", 0.25))
+    if kind == "prelu":
+        # One slope for each channel, or one for all.
+        return g.PRelu(x, g.reshape(gamma, -1, *[1] * (x.rank - 2)))
+    if kind == "gelu":
+        return x * 0.5 * (g.Erf(x / math.sqrt(2)) + 1)
+    if kind == "rrelu":
+        slope = (a.get("lower_bound", 0.125) + a.get("upper_bound", 0.334)) / 2
+    return g.Selu(x) if kind == "selu" else g.node(ACTIVATIONS[kind], x, alpha=slope)
+
+
+ACTIVATIONS = {"elu": "Elu", "leaky": "LeakyRelu", "rrelu": "LeakyRelu"}
+
+
+@translates("hard_sigmoid")
+def _hard_sigmoid(g, a, x):
+    return g.HardSigmoid(x, alpha=float(a.get("alpha", 0.2)), beta=float(a.get("beta", 0.5)))
+
+
+def _softmax(op, sign=1):
+    def translate(g, a, x, length=None):
+        axis, divisor = a.get("axis", -1) % x.rank, sign * float(a.get("temperature") or 1)
+        scores = x if divisor == 1 else x / divisor
+        if length is None:
+            return g.node(op, scores, axis=axis)
+        places = g.reshape(g.count(g.dim(x, axis)), -1, *[1] * (x.rank - 1 - axis))
+        is_inside = places < g.Unsqueeze(g.cast(length, np.int64), [axis])
+        scores = g.Where(is_inside, scores, of_type(x, np.finfo(x.dtype).min))
+        return g.node(op, scores, axis=axis) * g.cast(is_inside, x.dtype)
+
+    return translate
+
+
+TRANSLATIONS["softmax"] = _softmax("Softmax")
+TRANSLATIONS["softmin"] = _softmax("Softmax", sign=-1)
+TRANSLATIONS["log_softmax"] = _softmax("LogSoftmax")
+
+
+@translates("SoftmaxOutput", "SoftmaxActivation")
+def _softmax_output(g, a, x):
+    # Of maps, unless told otherwise, oneDNN takes the last axis.
+    by_channel = a.get("multi_output") or a.get("mode") == "channel"
+    return g.Softmax(x, axis=1 if by_channel else -1)
+
+
+@translates("Pooling")
+def _pooling(g, a, x):
+    kind, power, axes = a.get("pool_type", "max"), a.get("p_value", 2), list(range(2, x.rank))
+    terms = x**power if kind == "lp" else x
+    if a.get("global_pool") and kind in ("max", "avg"):
+        return g.GlobalMaxPool(x) if kind == "max" else g.GlobalAveragePool(x)
+    if a.get("global_pool"):
+        total = g.ReduceSum(terms, axes, keepdims=1)
+        return total ** (1 / power) if kind == "lp" else total
+    window = {name: _window(a, x)[name] for name in ("kernel_shape", "strides", "pads")}
+    kernel, stride, pad = window["kernel_shape"], window["strides"], window["pads"][: len(axes)]
+    convention, more = a.get("pooling_convention", "valid"), [0] * len(axes)
+    if convention == "full":
+        sizes = [g.size(x, axis) + 2 * p for axis, p in zip(axes, pad)]
+        counts = [-(-(size - k) // s) + 1 for size, k, s in zip(sizes, kernel, stride)]
+        ends = [(count - 1) * s + k for count, k, s in zip(counts, kernel, stride)]
+        more = [max(0, end - size) for end, size in zip(ends, sizes)]
+        window["pads"] = [*pad, *(p + m for p, m in zip(pad, more))]
+    if convention == "same" or any(m >= k for m, k in zip(more, kernel)):
+        refuse("windows that lie outside of its input")
+    if kind == "max":
+        return g.MaxPool(x, **window)
+    if kind == "avg" and not a.get("count_include_pad", True):
+        return g.AveragePool(x, **window)
+    means = g.AveragePool(terms, count_include_pad=1, **window)
+    if kind != "avg":
+        total = means * float(np.prod(kernel))
+        return total ** (1 / power) if kind == "lp" else total
+    # The padding counts, what lies beyond does not.
+    for axis, k, s, m in zip(axes, kernel, stride, more):
+        if m:
+            inside = np.minimum(k, sizes[axis - 2] - s * np.arange(counts[axis - 2]))
+            means = means * np.reshape(k / inside, [-1] + [1] * (x.rank - 1 - axis)).astype(x.dtype)
+    return means
+
+
+@translates("_contrib_AdaptiveAvgPooling2D")
+def _adaptive_average(g, a, x):
+    sizes = as_tuple(a.get("output_size"), 2) or (1, 1)
+    if tuple(sizes) == (1, 1):
+        return g.GlobalAveragePool(x)
+    rows, columns = (_averages(g.size(x, 2 + i), n).astype(x.dtype) for i, n in enumerate(sizes))
+    return g.MatMul(g.MatMul(g.tensor(rows), x), columns.T.copy())
+
+
+def _averages(size, wanted):
+    """Return the (wanted, size) matrix that takes the means of parts, which may overlap."""
+    places, parts = np.arange(size), np.arange(wanted)[:, None]
+    is_inside = (places >= parts * size // wanted) & (places < -(-(parts + 1) * size // wanted))
+    return is_inside / is_inside.sum(axis=1, keepdims=True)
+
+
+@translates("UpSampling")
+def _upsampling(g, a, x, *others):
+    scale, join = a["scale"], a.get("multi_input_mode", "concat")
+    if a["sample_type"] == "bilinear":
+        window = {"kernel": [2 * scale - scale % 2] * 2, "stride": [scale] * 2}
+        window.update(pad=(scale // 2,) * 2, num_group=g.size(x, 1))
+        return g.ConvTranspose(x, others[0], **_window(window, x))
+    maps = [_nearest(g, x, scale)]
+    maps += [_nearest(g, each, scale * g.size(x, 2) // g.size(each, 2)) for each in others]
+    return g.Sum(*maps) if join == "sum" else g.Concat(*maps, axis=1)
+
+
+def _nearest(g, x, scale):
+    modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return g.Resize(x, np.float32([]), np.float32([1, 1, scale, scale]), mode="nearest", **modes)
+
+
+@translates("_contrib_BilinearResize2D")
+def _bilinear_resize(g, a, x, *like):
+    height, width = g.outputs[0][0][2:]
+    if height is None or width is None:
+        refuse("an output of any size")
+    mode = "align_corners" if a.get("align_corners", True) else "half_pixel"
+    options = {"mode": "linear", "coordinate_transformation_mode": mode}
+    sizes = [g.dim(x, 0), g.dim(x, 1), height, width]
+    return g.Resize(x, np.float32([]), np.float32([]), sizes, **options)
+
+
+# Reductions
+
+
+def _reduce(g, op, x, axes, keepdims):
+    options = {"keepdims": int(bool(keepdims))}
+    if not axes:
+        return x
+    if op == "ReduceSum":
+        result = g.ReduceSum(x, sorted(axes), **options)
+    else:
+        result = g.node(op, x, axes=sorted(axes), **options)
+    # Outside of NumPy's mode MXNet has no tensors without axes.
+    return g.Reshape(result, [1]) if g.outputs[0][0] == (1,) else result
+
+
+def _reduced_axes(a, x, name="axis"):
+    axes = _axes(a.get(name), x.rank)
+    if a.get("exclude"):
+        return [axis for axis in range(x.rank) if axis not in axes]
+    return axes or list(range(x.rank))
+
+
+def _reduction(op, instead_of_nan=None):
+    def translate(g, a, x):
+        values = g.cast(x, g.outputs[0][1])
+        if instead_of_nan is not None:
+            values = g.Where(g.IsNaN(values), of_type(values, instead_of_nan), values)
+        return _reduce(g, op, values, _reduced_axes(a, x), a.get("keepdims"))
+
+    return translate
+
+
+for _name in ("sum", "mean", "prod", "max", "min"):
+    for _prefix in ("", "_np_", "_npi_"):
+        TRANSLATIONS[_prefix + _name] = _reduction(f"Reduce{_name.capitalize()}")
+TRANSLATIONS["nansum"] = _reduction("ReduceSum", 0)
+TRANSLATIONS["nanprod"] = _reduction("ReduceProd", 1)
+TRANSLATIONS["norm"] = lambda g, a, x: _reduction(f"ReduceL{a.get('ord', 2)}")(g, a, x)
+
+
+@translates("moments")
+def _moments(g, a, x):
+    axes, keepdims = _reduced_axes(a, x, "axes"), a.get("keepdims")
+    centered = x - g.ReduceMean(x, axes=axes)
+    variance = _reduce(g, "ReduceMean", centered * centered, axes, keepdims)
+    return _reduce(g, "ReduceMean", x, axes, keepdims), variance
+
+
+def _best(op):
+    def translate(g, a, x):
+        if a.get("axis") is None:
+            return g.reshape(g.node(op, g.reshape(x, -1), axis=0), *[1] * len(g.outputs[0][0]))
+        place = g.node(op, x, axis=a["axis"], keepdims=int(bool(a.get("keepdims"))))
+        return g.reshape(place, 1) if g.outputs[0][0] == (1,) else place
+
+    return translate
+
+
+TRANSLATIONS["argmax"] = TRANSLATIONS["_npi_argmax"] = _best("ArgMax")
+TRANSLATIONS["argmin"] = TRANSLATIONS["_npi_argmin"] = _best("ArgMin")
+TRANSLATIONS["argmax_channel"] = lambda g, a, x: _best("ArgMax")(g, {"axis": 1}, x)
+
+
+@translates("_np_cumsum")
+def _cumsum(g, a, x):
+    # ONNX has no sums of float16.
+    dtype = np.promote_types(g.outputs[0][1], "float32" if x.dtype == "float16" else "int32")
+    terms = g.cast(g.reshape(x, -1) if a.get("axis") is None else x, dtype)
+    return g.CumSum(terms, np.array(a.get("axis") or 0))
+
+
+# Sorting and picking
+
+
+def _sorted(g, a, x, k, is_ascending):
+    """Return the first `k` values, all if that is 0, and their places along an axis."""
+    axis, size = a.get("axis", -1), [g.dim(x, a.get("axis", -1) or 0)]
+    if axis is None:
+        x, axis, size = g.reshape(x, -1), 0, g.reshape(g.Size(x), 1)
+    options = {"axis": axis, "largest": int(not is_ascending), "dtypes": (x.dtype, np.int64)}
+    return g.TopK(x, [k] if k > 0 else size, outputs=2, **options)
+
+
+TRANSLATIONS["sort"] = lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[:1]
+TRANSLATIONS["argsort"] = lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[1:]
+
+
+@translates("topk")
+def _topk(g, a, x):
+    kind = a.get("ret_typ", "indices")
+    values, places = _sorted(g, a, x, a.get("k", 1), a.get("is_ascend"))
+    if kind == "mask":
+        flat, axis = (g.reshape(x, -1), 0) if a.get("axis", -1) is None else (x, a.get("axis", -1))
+        ones = g.Expand(of_type(x, 1), g.Shape(places))
+        mask = g.ScatterElements(g.Expand(of_type(x, 0), g.Shape(flat)), places, ones, axis=axis)
+        return g.Reshape(mask, g.Shape(x))
+    return {"value": (values,), "indices": (places,), "both": (values, places)}[kind]
+
+
+def _inside(g, indices, size, mode):
+    """Return indices as int64, those out of range as MXNet's mode says."""
+    indices, size = g.cast(indices, np.int64), g.tensor([size])
+    if mode == "clip":
+        return g.Min(g.Max(indices, [0]), size - 1)
+    return g.Mod(indices, size) if mode == "wrap" else indices
+
+
+@translates("take", "_npi_take")
+def _take(g, a, x, indices):
+    axis = a.get("axis", 0)
+    return g.Gather(x, _inside(g, indices, g.dim(x, axis), a.get("mode", "clip")), axis=axis)
+
+
+@translates("Embedding")
+def _embedding(g, a, indices, weight):
+    return _take(g, {}, weight, indices)
+
+
+@translates("pick", "batch_take")
+def _pick(g, a, x, indices):
+    axis = -1 if a.get("axis") is None else a["axis"]
+    places = _inside(g, indices, g.dim(x, axis), a.get("mode", "clip"))
+    places = g.Unsqueeze(places, [axis]) if indices.rank < x.rank else places
+    picked = g.GatherElements(x, places, axis=axis)
+    return picked if a.get("keepdims") else g.Squeeze(picked, [axis])
+
+
+@translates("one_hot")
+def _one_hot(g, a, indices):
+    values = np.float32([a.get("off_value", 0), a.get("on_value", 1)])
+    places = g.cast(indices, np.int64)
+    # ONNX counts negative indices from the end, MXNet has no place for them.
+    places = g.Where(places < 0, np.array(a["depth"]), places)
+    return g.OneHot(places, [a["depth"]], values, dtype=np.float32)
+
+
+def _places(g, indices):
+    """Return indices as int64, their first axis last."""
+    return g.transpose(g.cast(indices, np.int64), *range(1, indices.rank), 0)
+
+
+@translates("gather_nd")
+def _gather_nd(g, a, x, indices):
+    return g.GatherND(x, _places(g, indices))
+
+
+@translates("scatter_nd")
+def _scatter_nd(g, a, x, indices):
+    return g.ScatterND(np.zeros(as_tuple(a["shape"]), x.dtype), _places(g, indices), x)
+
+
+@translates("where", "_npi_where")
+def _where(g, a, condition, x, y):
+    by_row = condition.rank == 1 < x.rank
+    condition = g.cast(condition, bool)
+    return g.Where(g.reshape(condition, -1, *[1] * (x.rank - 1)) if by_row else condition, x, y)
+
+
+@translates("diag")
+def _diag(g, a, x):
+    k = a.get("k", 0)
+    if x.rank == 1:
+        eye = np.eye(g.size(x, 0) + abs(k), k=k, dtype=x.dtype)
+        return g.Unsqueeze(g.Pad(x, [max(-k, 0), max(k, 0)]), [1]) * eye
+    axes = [a.get("axis1", 0) % x.rank, a.get("axis2", 1) % x.rank]
+    others = [axis for axis in range(x.rank) if axis not in axes]
+    sizes = [g.size(x, axis) for axis in axes]
+    places = np.ravel_multi_index(np.nonzero(np.eye(*sizes, k)), sizes)
+    x = g.reshape(g.transpose(x, *others, *axes), *[0] * len(others), -1)
+    return g.Gather(x, places, axis=len(others))
+
+
+# Shapes
+
+
+@translates("Reshape")
+def _reshape(g, a, x):
+    step = -1 if a.get("reverse") else 1
+    codes, sizes = list(as_tuple(a.get("shape")))[::step], g.dims(x)[::step]
+    if not codes:  # of old networks
+        codes = list(a["target_shape"])
+        codes[0] = 0 if a.get("keep_highest") else codes[0]
+    result = []
+    while codes:
+        code = codes.pop(0)
+        if code == -2:  # all that are left
+            result, sizes = result + sizes, []
+        elif code == -3:  # two as one
+            result.append(sizes.pop(0) * sizes.pop(0))
+        elif code == -4:  # one as two
+            size, parts = sizes.pop(0), [codes.pop(0), codes.pop(0)]
+            if step == -1:
+                refuse("a shape with -4 in reverse")
+            if -1 in parts:
+                parts[parts.index(-1)] = size // -math.prod(parts)
+            result += parts
+        else:
+            size = sizes.pop(0) if sizes else None
+            result.append(size if code == 0 else code)
+    return g.reshape(x, *result[::step])
+
+
+@translates("_np_reshape", "_npi_reshape")
+def _numpy_reshape(g, a, x):
+    return g.reshape(x, *as_tuple(a["newshape"]))
+
+
+@translates("reshape_like")
+def _reshape_like(g, a, x, like):
+    sizes, begin, end = g.dims(x), a.get("lhs_begin") or 0, a.get("lhs_end")
+    middle = g.dims(like)[slice(a.get("rhs_begin"), a.get("rhs_end"))]
+    return g.reshape(x, *sizes[:begin], *middle, *([] if end is None else sizes[end:]))
+
+
+@translates("squeeze", "_np_squeeze")
+def _squeeze(g, a, x):
+    axes = _axes(a.get("axis"), x.rank) or [i for i, size in enumerate(x.shape) if size == 1]
+    if len(axes) == x.rank and g.outputs[0][0]:
+        axes = axes[1:]
+    return g.Squeeze(x, axes) if axes else x
+
+
+@translates("SwapAxis")
+def _swap_axes(g, a, x):
+    order, first, second = list(range(x.rank)), a.get("dim1", 0), a.get("dim2", 0)
+    order[first], order[second] = order[second], order[first]
+    return g.transpose(x, *order)
+
+
+@translates("Concat", "_rnn_param_concat", "_npi_concatenate")
+def _concat(g, a, *inputs):
+    return g.Concat(*inputs, axis=a.get("dim", a.get("axis", 1)))
+
+
+@translates("stack", "_npi_stack")
+def _stack(g, a, *inputs):
+    axis = a.get("axis", 0)
+    return g.Concat(*(g.Unsqueeze(each, [axis]) for each in inputs), axis=axis)
+
+
+@translates("SliceChannel", "_split_v2")
+def _split(g, a, x):
+    axis, count = a.get("axis", 1), a.get("num_outputs", a.get("sections", 0))
+    size = g.size(x, axis)
+    starts = range(0, size, size // count) if count else as_tuple(a["indices"])
+    sizes = [int(each) for each in np.diff([*starts, size])]
+    parts = g.Split(x, sizes, axis=axis, outputs=len(sizes))
+    parts = parts if len(sizes) > 1 else [parts]
+    return [g.Squeeze(part, [axis]) for part in parts] if a.get("squeeze_axis") else parts
+
+
+@translates("slice")
+def _slice(g, a, x):
+    begin, end = as_tuple(a["begin"]), as_tuple(a["end"])
+    step = [each or 1 for each in as_tuple(a.get("step"))] or [1] * len(begin)
+    begin = [(0 if s > 0 else LAST) if b is None else b for b, s in zip(begin, step)]
+    end = [(LAST if s > 0 else -LAST) if e is None else e for e, s in zip(end, step)]
+    return g.Slice(x, begin, end, list(range(len(begin))), step)
+
+
+@translates("slice_axis")
+def _slice_axis(g, a, x):
+    end = LAST if a.get("end") is None else a["end"]
+    return g.Slice(x, [a["begin"]], [end], [a["axis"]])
+
+
+@translates("slice_like")
+def _slice_like(g, a, x, like):
+    axes = _axes(a.get("axes"), x.rank) or list(range(like.rank))
+    return g.Slice(x, [0] * len(axes), [g.dim(like, axis) for axis in axes], axes)
+
+
+@translates("Crop")
+def _crop(g, a, x, *like):
+    sizes = [g.size(like[0], 2 + i) for i in (0, 1)] if like else as_tuple(a["h_w"])
+    starts = list(as_tuple(a.get("offset"))) or [0, 0]
+    if a.get("center_crop"):
+        starts = [(g.size(x, 2 + i) - size) // 2 for i, size in enumerate(sizes)]
+    return g.Slice(x, starts, [start + size for start, size in zip(starts, sizes)], [2, 3])
+
+
+@translates("Pad")
+def _pad(g, a, x):
+    widths, mode = as_tuple(a["pad_width"]), a["mode"]
+    value = a.get("constant_value", 0) if mode == "constant" else None
+    return g.Pad(x, [*widths[::2], *widths[1::2]], value, mode=mode)
+
+
+@translates("reverse", "_npi_flip")
+def _reverse(g, a, x):
+    axes = _axes(a["axis"], x.rank)
+    begin, end, step = ([value] * len(axes) for value in (LAST, -LAST, -1))
+    return g.Slice(x, begin, end, axes, step)
+
+
+@translates("repeat")
+def _repeat(g, a, x):
+    count, axis, sizes = a["repeats"], a.get("axis"), g.dims(x)
+    if axis is None:
+        return g.reshape(g.Tile(g.reshape(x, -1, 1), [1, count]), -1)
+    axis %= x.rank
+    tiled = g.Tile(
+        g.Unsqueeze(x, [axis + 1]), [count if i == axis + 1 else 1 for i in range(x.rank + 1)]
+    )
+    return g.reshape(tiled, *sizes[:axis], sizes[axis] * count, *sizes[axis + 1 :])
+
+
+@translates("tile")
+def _tile(g, a, x):
+    repeats = as_tuple(a["reps"])
+    missing = len(repeats) - x.rank
+    x = g.reshape(x, *[1] * missing, *g.dims(x)) if missing > 0 else x
+    return g.Tile(x, [1] * -missing + list(repeats))
+
+
+@translates("broadcast_to", "_npi_broadcast_to")
+def _broadcast_to(g, a, x):
+    # Expanding by 1 keeps a size, which is what MXNet's 0 asks for.
+    return g.Expand(x, [size or 1 for size in as_tuple(a["shape"])])
+
+
+@translates("broadcast_axis")
+def _broadcast_axis(g, a, x):
+    sizes = dict(zip(_axes(a.get("axis"), x.rank), as_tuple(a.get("size"))))
+    return g.Expand(x, [sizes.get(axis, 1) for axis in range(x.rank)])
+
+
+@translates("broadcast_like")
+def _broadcast_like(g, a, x, like):
+    if a.get("lhs_axes") is None:
+        return g.Expand(x, g.Shape(like))
+    axes = zip(_axes(a["lhs_axes"], x.rank), _axes(a["rhs_axes"], like.rank))
+    sizes = {axis: g.dim(like, other) for axis, other in axes}
+    return g.Expand(x, [sizes.get(axis, 1) for axis in range(x.rank)])
+
+
+@translates("_contrib_arange_like")
+def _arange_like(g, a, x):
+    axis = a.get("axis")
+    places = g.count(g.reshape(g.Size(x), 1) if axis is None else g.dim(x, axis))
+    steps = g.cast(places / a.get("repeat", 1), g.outputs[0][1])
+    numbers = steps * float(a.get("step", 1)) + float(a.get("start", 0))
+    return g.Reshape(numbers, g.Shape(x)) if axis is None else numbers
+
+
+def _full(g, value):
+    """Fill a shape, of which MXNet may have inferred a part, as of the state of an unrolled RNN."""
+    shape, dtype = g.outputs[0]
+    return np.full([1 if size is None else size for size in shape], value, dtype)
+
+
+for _name in ("_arange", "_eye", "_linspace"):
+    TRANSLATIONS[_name] = lambda g, a, op=_name: getattr(mx.nd._internal, op)(**a).asnumpy()
+TRANSLATIONS.update(
+    _zeros=lambda g, a: _full(g, 0),
+    _ones=lambda g, a: _full(g, 1),
+    _full=lambda g, a: _full(g, a["value"]),
+    expand_dims=lambda g, a, x: g.Unsqueeze(x, [a["axis"]]),
+    transpose=lambda g, a, x: g.Transpose(x, perm=_axes(a.get("axes"), x.rank) or None),
+    depth_to_space=lambda g, a, x: g.DepthToSpace(x, blocksize=a["block_size"]),
+    space_to_depth=lambda g, a, x: g.SpaceToDepth(x, blocksize=a["block_size"]),
+    add_n=lambda g, a, *inputs: g.Sum(*inputs),
+    Dropout=lambda g, a, x: x if a.get("mode", "training") == "training" else refuse("its mode"),
+    clip=lambda g, a, x: g.Min(g.Max(x, float(a["a_min"])), float(a["a_max"])),
+)
+for _name, _other in {"_np_transpose": "transpose", "_npi_expand_dims": "expand_dims"}.items():
+    TRANSLATIONS[_name] = TRANSLATIONS[_other]
+
+
+@translates("smooth_l1")
+def _smooth_l1(g, a, x):
+    square = float(a.get("scalar", 1)) ** 2
+    return g.Where(abs(x) < 1 / square, x * x * (0.5 * square), abs(x) - 0.5 / square)
+
+
+@translates("_image_to_tensor")
+def _image_to_tensor(g, a, x):
+    return g.transpose(g.cast(x, np.float32), *([2, 0, 1] if x.rank == 3 else [0, 3, 1, 2])) / 255
+
+
+@translates("_image_normalize")
+def _image_normalize(g, a, x):
+    mean, std = np.array(as_tuple(a.get("mean", 0))), np.array(as_tuple(a.get("std", 1)))
+    mean, std = (each.reshape(-1, 1, 1).astype(x.dtype) for each in (mean, std))
+    return (x - mean) / std
+
+
+# Products
+
+
+def _swapped(g, x, is_swapped):
+    """Exchange the last two axes, if asked to."""
+    return g.transpose(x, *range(x.rank - 2), x.rank - 1, x.rank - 2) if is_swapped else x
+
+
+@translates("dot")
+def _dot(g, a, x, y):
+    """Sum over the last axis of `x` and the first of `y`, or the other way where transposed."""
+    if a.get("transpose_a") and x.rank > 1:
+        x = g.transpose(x, *range(1, x.rank), 0)
+    if a.get("transpose_b") and y.rank > 1:
+        y = g.transpose(y, y.rank - 1, *range(y.rank - 1))
+    shared, sizes = g.dim(y, 0), [*g.dims(x)[:-1], *g.dims(y)[1:]]
+    x = x if x.rank == 2 else g.reshape(x, -1, shared)
+    y = y if y.rank == 2 else g.reshape(y, shared, -1)
+    return g.reshape(g.MatMul(x, y), *sizes or [1])
+
+
+@translates("batch_dot")
+def _batch_dot(g, a, x, y):
+    return g.MatMul(_swapped(g, x, a.get("transpose_a")), _swapped(g, y, a.get("transpose_b")))
+
+
+@translates("_linalg_gemm2", "_linalg_gemm")
+def _gemm(g, a, x, y, added=None):
+    if a.get("axis", -2) not in (-2, x.rank - 2):
+        refuse("its axis")
+    product = _batch_dot(g, a, x, y) * float(a.get("alpha", 1))
+    return product if added is None else product + added * float(a.get("beta", 1))
+
+
+@translates("_linalg_syrk")
+def _syrk(g, a, x):
+    options = {"transpose_a": a.get("transpose"), "transpose_b": not a.get("transpose")}
+    return _gemm(g, {**a, **options}, x, x)
+
+
+def _part(g, x, heads, parts, part):
+    """Take one of the parts that lie interleaved in (L, B, E), as (B * heads, L, E / ...)."""
+    length, batch, _ = g.dims(x)
+    x = g.reshape(x, length, batch, heads, parts, -1)
+    x = g.Squeeze(g.Slice(x, [part], [part + 1], [3]), [3])
+    return g.reshape(g.transpose(x, 1, 2, 0, 3), batch * heads, length, -1)
+
+
+def _attention(g, queries, keys, width):
+    return g.MatMul(queries / math.sqrt(width), g.transpose(keys, 0, 2, 1))
+
+
+@translates("_contrib_interleaved_matmul_selfatt_qk")
+def _self_attention(g, a, x):
+    heads = a["heads"]
+    queries, keys = (_part(g, x, heads, 3, part) for part in (0, 1))
+    return _attention(g, queries, keys, g.size(x, 2) // heads // 3)
+
+
+@translates("_contrib_interleaved_matmul_encdec_qk")
+def _cross_attention(g, a, x, other):
+    heads = a["heads"]
+    queries, keys = _part(g, x, heads, 1, 0), _part(g, other, heads, 2, 0)
+    return _attention(g, queries, keys, g.size(x, 2) // heads)
+
+
+def _attend(g, a, x, attention, parts):
+    """Return (B * heads, L, S) x (B * heads, S, E) as (L, B, heads * E)."""
+    heads, length = a["heads"], g.dim(attention, 1)
+    batch = g.dim(attention, 0) // heads
+    values = g.MatMul(attention, _part(g, x, heads, parts, parts - 1))
+    values = g.transpose(g.reshape(values, batch, heads, length, -1), 2, 0, 1, 3)
+    return g.reshape(values, length, batch, -1)
+
+
+for _kind, _parts in {"selfatt": 3, "encdec": 2}.items():
+    TRANSLATIONS[f"_contrib_interleaved_matmul_{_kind}_valatt"] = (
+        lambda g, a, x, attention, parts=_parts: _attend(g, a, x, attention, parts)
+    )
+
+# Sequences
+
+
+def _lengths(g, a, x, lengths):
+    """Return each sequence's length as int64; without lengths, all are whole."""
+    if a.get("use_sequence_length"):
+        return g.cast(lengths[0], np.int64)
+    return g.Expand(g.tensor([g.dim(x, 0)]), g.tensor([g.dim(x, 1)]))
+
+
+@translates("SequenceMask")
+def _sequence_mask(g, a, x, *lengths):
+    if not a.get("use_sequence_length"):
+        return x
+    axis = a.get("axis", 0)
+    places = g.Unsqueeze(g.count(g.dim(x, axis)), [1 - axis])
+    is_inside = places < g.Unsqueeze(_lengths(g, a, x, lengths), [axis])
+    is_inside = g.Unsqueeze(is_inside, list(range(2, x.rank))) if x.rank > 2 else is_inside
+    return g.Where(is_inside, x, float(a.get("value", 0)))
+
+
+@translates("SequenceReverse")
+def _sequence_reverse(g, a, x, *lengths):
+    return g.ReverseSequence(x, _lengths(g, a, x, lengths), batch_axis=1, time_axis=0)
+
+
+@translates("SequenceLast")
+def _sequence_last(g, a, x, *lengths):
+    x = g.transpose(x, 1, 0, *range(2, x.rank)) if a.get("axis") == 1 else x
+    places = g.Unsqueeze(_lengths(g, a, x, lengths) - 1, [1])
+    return g.GatherND(x, g.Concat(places, g.Unsqueeze(g.count(g.dim(x, 1)), [1]), axis=1))
+
+
+RECURRENT = {  # and MXNet's gates in ONNX's order
+    "lstm": ("LSTM", [0, 3, 1, 2], {}),
+    "gru": ("GRU", [1, 0, 2], {"linear_before_reset": 1}),
+    "rnn_tanh": ("RNN", [0], {"activations": ["Tanh"] * 2}),
+    "rnn_relu": ("RNN", [0], {"activations": ["Relu"] * 2}),
+}
+
+
+@translates("RNN")
+def _rnn(g, a, x, weights, *states):
+    if a.get("use_sequence_length") or a.get("projection_size"):
+        refuse("use_sequence_length or projection_size")
+    if a.get("lstm_state_clip_min") is not None:
+        refuse("clipped states")
+    op, order, options = RECURRENT[a["mode"]]
+    size, layers, directions = (
+        a["state_size"],
+        a.get("num_layers", 1),
+        1 + bool(a.get("bidirectional")),
+    )
+    options = {
+        name: each[:directions] if name == "activations" else each for name, each in options.items()
+    }
+    options.update(hidden_size=size, direction=("forward", "bidirectional")[directions - 1])
+    gates, used = len(order), 0
+
+    def take(*shape):
+        """Take the next weights, in the order of ONNX's gates."""
+        nonlocal used
+        used += math.prod(shape)
+        part = g.reshape(g.Slice(weights, [used - math.prod(shape)], [used]), *shape)
+        parts = g.Split(part, [size] * gates, axis=0, outputs=gates) if gates > 1 else [part]
+        return g.Concat(*(parts[gate] for gate in order), axis=0)
+
+    def together(tensors):
+        return g.Concat(*(g.Unsqueeze(each, [0]) for each in tensors), axis=0)
+
+    # First all matrices, then all biases, layer by layer and direction by direction.
+    widths, both = [g.size(x, 2)] + [directions * size] * (layers - 1), range(directions)
+    matrices = [
+        [(take(gates * size, width), take(gates * size, size)) for _ in both] for width in widths
+    ]
+    biases = [
+        [g.Concat(take(gates * size), take(gates * size), axis=0) for _ in both] for _ in widths
+    ]
+    states, ends = [g.Expand(each, [1, g.dim(x, 1), 1]) for each in states], []
+    for layer in range(layers):
+        first = layer * directions
+        begins = [g.Slice(each, [first], [first + directions], [0]) for each in states]
+        inputs, hidden = zip(*matrices[layer])
+        weights_of_layer = (together(inputs), together(hidden), together(biases[layer]))
+        out, *last = g.node(
+            op, x, *weights_of_layer, None, *begins, outputs=1 + len(states), **options
+        )
+        # (length, directions, batch, size) to (length, batch, directions * size)
+        x = g.reshape(g.transpose(out, 0, 2, 1, 3), 0, 0, -1)
+        ends.append(last)
+    return [x, *(g.Concat(*each, axis=0) for each in zip(*ends))]
+
+
+# Random numbers
+
+
+def _random(op, names, defaults):
+    def translate(g, a, *like):
+        options = {name: float(a.get(key, value)) for name, (key, value) in zip(names, defaults)}
+        shape = g.outputs[0][0]
+        if like:
+            return g.node(f"{op}Like", *like, **options)
+        return g.node(op, shape=shape, **options) if None not in shape else refuse("any shape")
+
+    return translate
+
+
+for _like in ("", "_like"):
+    TRANSLATIONS[f"_random_uniform{_like}"] = _random(
+        "RandomUniform", ("low", "high"), (("low", 0), ("high", 1))
+    )
+    TRANSLATIONS[f"_random_normal{_like}"] = _random(
+        "RandomNormal", ("mean", "scale"), (("loc", 0), ("scale", 1))
+    )
+
+
+@translates("_sample_multinomial")
+def _multinomial(g, a, x):
+    shape = as_tuple(a.get("shape"))
+    if x.rank != 2 or a.get("get_prob") or len(shape) > 1:
+        refuse("anything but one row of draws for each row")
+    draws = g.Multinomial(g.Log(x), sample_size=(shape or (1,))[0], dtype=np.int32)
+    return draws if shape else g.reshape(draws, -1)
