@@ -62,7 +62,7 @@ def parse_args():
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--max-num-images", type=cli.COUNT, default=2304, help="pictures, drawn at random")
-    add("--model", type=cli.path, default=DEFAULT_MODEL, help="or your own checkpoint's prefix")
+    add("--model", type=cli.prefix, default=DEFAULT_MODEL, help="or your own checkpoint's prefix")
     add("--images", metavar="PATH", type=cli.path, help="your own pictures: a folder or a .rec")
     add("--image-shape", type=cli.image_shape, default="3,224,224", help="what the network takes")
     add("--code-layer", help="output of your checkpoint (default: the last before its softmax)")
@@ -90,7 +90,7 @@ def load_network(args, files):
     if args.model == DEFAULT_MODEL:
         return load_resnet_152(files, args.image_shape)
     symbol, params, path = load_checkpoint(args.model)
-    layer, is_output = choose_code_layer(symbol, args.code_layer, args.image_shape)
+    layer, is_output = choose_code_layer(symbol, params, args.code_layer, args.image_shape)
     # The scores before the softmax: probabilities would hide all classes but the most likely.
     code = symbol.get_internals()[layer]
     if args.mean_rgb or args.std_rgb:

@@ -32,7 +32,7 @@ def parse_args():
     """Read the command line."""
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--model", default=DEFAULT_MODEL, help="network, or prefix of a checkpoint, of the codes")
+    add("--model", type=cli.prefix, default=DEFAULT_MODEL, help="or your own checkpoint's prefix")
     add("--logdir", type=cli.path, default="./logs", help="folder of the log")
     add("--data-dir", type=cli.path, default="./data", help="folder of downloads and codes")
     return parser.parse_args()

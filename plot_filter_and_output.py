@@ -50,7 +50,7 @@ def parse_args():
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--image", metavar="PATH", type=cli.path, help="your own picture")
-    add("--model", metavar="PREFIX", type=cli.path, help="your own checkpoint")
+    add("--model", metavar="PREFIX", type=cli.prefix, help="your own checkpoint")
     add("--layer", metavar="NAME", help="the checkpoint's convolution to show")
     add("--mean-rgb", metavar="R", nargs="+", type=cli.MEAN, help=cli.MEAN_HELP)
     add("--std-rgb", metavar="R", nargs="+", type=cli.STD, help=cli.STD_HELP)

@@ -1,4 +1,4 @@
-"""Networks that MXNet saved: their symbols, parameters, first layers, and the layer of a code."""
+"""Networks that MXNet saved: their first layers, and the layer of a code."""
 
 import contextlib
 import json
@@ -7,34 +7,20 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from mxcompat import checkpoints
+from mxcompat.checkpoints import Checkpoint
+
 import mxnet as mx
 import numpy as np
 from mxnet import nd
 
-import mxfiles
-
+from .datasets import PICTURE_SIDE
 from .errors import ScriptError, warn
 
 INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
 SOFTMAX = {"SoftmaxOutput", "Softmax", "softmax", "log_softmax", "SoftmaxActivation"}
-# What else a network may end in that is about its training, or turns scores into something else.
-HEADS = SOFTMAX | {"SVMOutput", "MakeLoss", "make_loss", "BlockGrad", "stop_gradient"}
-HEADS |= {f"{kind}RegressionOutput" for kind in ("Linear", "Logistic", "MAE")}
-# Operators that follow pointers, run code or read files that a symbol names.
-UNTRUSTED = re.compile(
-    r"(_npi_)?Custom|_CustomFunction|_Native|_NDArray|_CachedOp.*|_sg_.*|(_npi)?_cv.*"
-    r"|_contrib_(tvm|dgl).*|_backward_.*|_broadcast_backward"
-)
-# What is raised by JSON of another shape, and by MXNet.
-MALFORMED = (*(mx.MXNetError, ValueError, LookupError, TypeError, AttributeError, RecursionError),)
-
-
-class Checkpoint(NamedTuple):
-    """A network that MXNet saved; its input, which takes the pictures, is called data."""
-
-    symbol: mx.sym.Symbol
-    params: dict  # arrays by name
-    path: Path  # of the parameters
+# Other last operators that exist only for training, or turn scores into something else.
+HEADS = SOFTMAX | checkpoints.HEADS | {"make_loss", "BlockGrad", "stop_gradient"}
 
 
 class FirstLayer(NamedTuple):
@@ -51,86 +37,28 @@ class FirstLayer(NamedTuple):
 
 
 def load_checkpoint(prefix):
-    """Return a network that MXNet saved as PREFIX-symbol.json and PREFIX-NNNN.params.
-
-    Of several files of parameters it is the one with the highest number.
-    """
-    symbol_path = Path(f"{prefix}-symbol.json")
-    pattern = re.compile(re.escape(Path(prefix).name) + r"-(\d{4,})\.params")
-    numbered = {
-        int(match[1]): symbol_path.parent / match[0]
-        for match in map(pattern.fullmatch, (p.name for p in symbol_path.parent.glob("*.params")))
-        if match
-    }
-    if not (symbol_path.is_file() and numbered):
-        raise ScriptError(_explain_missing(prefix, symbol_path))
-    path, not_ours = numbered[max(numbered)], "it is damaged, or not MXNet's"
+    """Return a network that MXNet saved; its input, which takes the pictures, is called data."""
     try:
-        saved = mxfiles.load(path)
+        symbol, params, path = checkpoints.load_checkpoint(prefix)
+    except FileNotFoundError as error:
+        if Path(prefix).name == INCEPTION_BN:
+            raise ScriptError(
+                f"{error}; Inception-BN's weights are no longer published: if you have a copy, "
+                "give its path to --model"
+            ) from error
+        raise
     except ValueError as error:
-        raise ScriptError(f"{path} cannot be read: {not_ours}") from error
-    if not isinstance(saved, dict):
-        raise ScriptError(f"{path} holds arrays without names: it is no checkpoint")
-    # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
-    params = {
-        name.split(":", 1)[-1]: nd.array(array, dtype=array.dtype) for name, array in saved.items()
-    }
-    try:
-        text = symbol_path.read_text("utf-8")
-        _check_operators(json.loads(text))
-        symbol = _mend(mx.sym.load_json(text), params)
-    except MALFORMED as error:
-        raise ScriptError(f"{symbol_path} cannot be read: {not_ours}") from error
-    return Checkpoint(symbol, params, path)
-
-
-def _explain_missing(prefix, symbol_path):
-    missing = symbol_path if not symbol_path.is_file() else f"{prefix}-0000.params"
-    if Path(prefix).name == INCEPTION_BN:
-        return (
-            f"{missing} is missing, and Inception-BN's weights are no longer published: if you "
-            "have a copy, give its path to --model, without -symbol.json"
-        )
-    if any(Path(f"{prefix}{suffix}").is_file() for suffix in ("", ".params")):
-        return (
-            f"{missing} is missing: save_parameters writes no symbol; net.export({str(prefix)!r}) "
-            "writes both, once the net is hybridized and has seen a picture"
-        )
-    return f"{missing} is missing: --model takes what comes before it in its name"
-
-
-def _check_operators(graph):
-    """Refuse what reaches outside a graph, before MXNet loads it and acts on it."""
-    for node in graph["nodes"]:
-        if UNTRUSTED.fullmatch(node["op"]):
-            raise ScriptError(f"the network has an operator {node['op']}, which is not trusted")
-        for subgraph in node.get("subgraphs", ()):
-            _check_operators(subgraph)
-
-
-def _mend(symbol, params):
-    """Name the input data, compute in float32, and work around checks of MXNet's that are wrong."""
-    graph = json.loads(symbol.tojson())
-    inputs = [name for name in symbol.list_arguments() if name not in params]
-    inputs = [name for name in inputs if not name.endswith("label")]
+        raise ScriptError(str(error)) from error
+    inputs = checkpoints.inputs_of(symbol, params)
     if "data" not in inputs and len(inputs) != 1:
         raise ScriptError(
             f"the network has {len(inputs)} inputs ({' '.join(inputs)}): pictures go into one"
         )
+    graph = json.loads(symbol.tojson())
     for node in graph["nodes"]:
-        attrs = node.get("attrs", {})
-        if node["op"] == "Pooling" and attrs.get("global_pool") in ("True", "1"):
-            # A kernel larger than the map, which global pooling ignores, fails in int8.
-            attrs["kernel"] = re.sub(r"\d+", "1", attrs.get("kernel", "(1, 1)"))
-        if node["op"] == "FullyConnected":
-            # Without its shape MXNet tells what it would have to be.
-            graph["nodes"][node["inputs"][1][0]].get("attrs", {}).pop("__shape__", None)
-        if attrs.get("dtype") == "float16":
-            attrs["dtype"] = "float32"
-        attrs.pop("__dtype__", None)
         if node["op"] == "null" and "data" not in inputs and node["name"] == inputs[0]:
             node["name"] = "data"
-    return mx.sym.load_json(json.dumps(graph))
+    return Checkpoint(mx.sym.load_json(json.dumps(graph)), params, path)
 
 
 def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
@@ -146,10 +74,12 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
             raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
         weight, *bias = (params[each] for each in inputs)
         kernel = tuple(map(int, re.findall(r"\d+", node["attrs"]["kernel"])))
-        if (weight.shape[0], *weight.shape[2:]) != (int(node["attrs"]["num_filter"]), *kernel):
-            raise ScriptError(
-                f"{source} does not fit its symbol: {inputs[0]} has the shape {weight.shape}"
-            )
+        count = int(node["attrs"]["num_filter"])
+        for each, shape in zip(inputs, ((count, weight.shape[1], *kernel), (count,))):
+            if params[each].shape != shape:
+                raise ScriptError(
+                    f"{source} does not fit its symbol: {each} has the shape {params[each].shape}"
+                )
         is_grouped = int(node["attrs"].get("num_group", 1)) > 1
         if weight.ndim == 4 and weight.shape[1] in (1, 3) and not is_grouped:
             layers[node["name"]] = [array.astype("float32") for array in (weight, *bias)]
@@ -163,13 +93,15 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
             status=2,
         )
     weight, bias = (*layers[name], None)[:2]
-    if not np.isfinite(weight.asnumpy()).all():
+    if not all(np.isfinite(array.asnumpy()).all() for array in layers[name]):
         raise ScriptError(f"{source} has NaN or infinite weights in {name}: train it again")
+    if max(weight.shape[2:]) > PICTURE_SIDE:
+        raise ScriptError(f"the kernel of {name} is larger than a picture, {weight.shape[2:]}")
     layer = FirstLayer(name, weight, bias, mean_rgb or (0,), std_rgb or (1,))
     return layer, f"The filters are `{name}` of `{source}`."
 
 
-def choose_code_layer(symbol, name, image_shape):
+def choose_code_layer(symbol, params, name, image_shape):
     """Return the layer whose output is the code, and whether that is scores of classes.
 
     It is the last before a softmax or another head, or the one of this name; it must give one
@@ -184,17 +116,17 @@ def choose_code_layer(symbol, name, image_shape):
         name = last
         if len(symbol.list_outputs()) > 1:
             warn(f"the network has several outputs: {name} is taken; --code-layer picks another")
-    vectors = code_layers(symbol, image_shape)
+    vectors = code_layers(symbol, params, image_shape)
     if name not in vectors:
+        others = f"; the last that do: {' '.join(vectors[-10:])}" if vectors else ""
         raise ScriptError(
-            f"argument --code-layer: {name} is no layer that gives one vector per picture; "
-            f"the last that do: {' '.join(vectors[-10:])}",
+            f"argument --code-layer: {name} is no layer that gives one vector per picture{others}",
             status=2,
         )
     return name, name == last and is_classifier
 
 
-def code_layers(symbol, image_shape):
+def code_layers(symbol, params, image_shape):
     """Name the layers that give one vector per picture, from the first to the last."""
     layers = symbol.get_internals()
     try:
@@ -206,12 +138,9 @@ def code_layers(symbol, image_shape):
         for name, shape in zip(layers.list_outputs(), shapes)
         if len(shape) > 1 and shape[0] == 2 and max(shape[2:], default=1) == 1
     ]
-    inputs = {name: layers[name].list_arguments() for name in vectors}
-    return [
-        name
-        for name in vectors
-        if "data" in inputs[name] and not any(each.endswith("label") for each in inputs[name])
-    ]
+    labels = set(symbol.list_arguments()) - {"data", *params}
+    inputs = {name: set(layers[name].list_arguments()) for name in vectors}
+    return [name for name in vectors if "data" in inputs[name] and not labels & inputs[name]]
 
 
 def infer_shapes(infer, image_shape, count=1):
@@ -251,9 +180,10 @@ def fit_params(symbol, params, image_shape, source):
             better = (image_shape[0], side, side)
             raise wrong_shape(image_shape, better if _fits(symbol, params, better) else None)
         if len(shape) == 4 and (found[0], found[2:]) == (shape[0], shape[2:]):
-            better = (found[1], *image_shape[1:])  # for a gray network, or for one that is not
-            if _fits(symbol, params, better):
-                raise wrong_shape(image_shape, better)
+            raise ScriptError(
+                f"{name} takes {found[1]} channels, and pictures of {image_shape[0]} give "
+                f"{shape[1]}: try --image-shape {found[1]},H,W"
+            )
         raise ScriptError(
             f"{source} does not fit its symbol: {name} has the shape {found}, not {shape}"
         )

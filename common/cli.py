@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import mxcompat
+from mxcompat.checkpoints import prefix_of
 
 import cv2
 import mxnet as mx
@@ -72,6 +73,11 @@ def image_shape(text):
 
 
 path = os.path.expanduser  # the shell leaves ~ as it is after =
+
+
+def prefix(text):
+    """Read a checkpoint's prefix, or the name of one of its files; an argument's ``type=``."""
+    return prefix_of(path(text))
 
 
 def check_channels(args, channels):

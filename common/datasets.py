@@ -1,6 +1,7 @@
 """MNIST, the swan, Imagenette and the names of classes; or what takes their place."""
 
 import functools
+import gzip
 import os
 import re
 import tarfile
@@ -10,7 +11,7 @@ from mxcompat.board.files import part_folder
 from mxcompat.downloads import UnavailableError
 from mxcompat.old_downloads import MNIST
 
-from mxnet import gluon
+import numpy as np
 
 import mxfiles
 
@@ -37,19 +38,29 @@ def load_mnist(files):
 
     Images are (N, 28, 28) uint8, white on black; labels (N,) int32, 0 to 9.
     """
-    _, missing = fetch_or_warn(files.fetch, MNIST, "training on synthetic digits instead")
+    paths, missing = [files.folder / name[: -len(".gz")] for name in MNIST], ""
+    if not all(path.exists() for path in paths):  # as many have them, unpacked
+        instead = "training on synthetic digits instead"
+        paths, missing = fetch_or_warn(files.fetch, MNIST, instead)
     if missing:
         train_set, test_set = draw_mnist()
         name = f"**Not MNIST:** synthetic digits, because there is {missing}"
     else:
-        folder = str(files.folder)
-        sets = (gluon.data.vision.MNIST(folder, train=train)[:] for train in (True, False))
-        train_set, test_set = (
-            (images.asnumpy().squeeze(axis=3), labels) for images, labels in sets
-        )
-        name = f"MNIST: handwritten digits, from `{folder}`"
+        arrays = [_read_idx(path) for path in paths]
+        train_set, test_set = arrays[:2], arrays[2:]
+        name = f"MNIST: handwritten digits, from `{files.folder}`"
     counts = f"{len(train_set[0]):,} to train on and {len(test_set[0]):,} to test with"
     return train_set, test_set, f"{name}; {counts}."
+
+
+def _read_idx(path):
+    """Return the images, (N, 28, 28) uint8, or labels, (N,) int32, in a file of MNIST's."""
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    rank = content[3]
+    shape = np.frombuffer(content, ">i4", rank, offset=4)
+    array = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    return array if rank > 1 else array.astype(np.int32)
 
 
 def load_picture(path, files):

@@ -14,8 +14,11 @@ UNTRUSTED = re.compile(
     r"(_npi_)?Custom|_CustomFunction|_Native|_NDArray|_CachedOp.*|_sg_.*|(_npi)?_cv.*"
     r"|_contrib_(tvm|dgl).*|_backward_.*|_broadcast_backward"
 )
-# What is raised by JSON of another shape, and by MXNet.
-MALFORMED = (*(mx.MXNetError, ValueError, LookupError, TypeError, AttributeError, RecursionError),)
+# Heads of training: predicting, they read their first input and no label.
+HEADS = {"SoftmaxOutput", "SVMOutput", "MakeLoss", "IdentityAttachKLSparseReg"}
+HEADS |= {f"{kind}RegressionOutput" for kind in ("Linear", "Logistic", "MAE")}
+# Raised by JSON of another shape, and by MXNet.
+MALFORMED = (mx.MXNetError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Checkpoint(NamedTuple):
@@ -55,10 +58,7 @@ def load_checkpoint(prefix: str, epoch: Optional[int] = None) -> Checkpoint:
     for each in (symbol_path, path):
         if not each.is_file():
             raise FileNotFoundError(_explain_missing(prefix, each))
-    try:
-        saved = mxfiles.load(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: it is damaged, or not MXNet's") from error
+    saved = mxfiles.load(path)
     if not isinstance(saved, dict):
         raise ValueError(f"{path} holds arrays without names: it is no checkpoint")
     # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
@@ -68,15 +68,51 @@ def load_checkpoint(prefix: str, epoch: Optional[int] = None) -> Checkpoint:
         )
         for name, array in saved.items()
     }
+    params.pop("data", None)  # some files hold all that an executor had
+    text = symbol_path.read_text("utf-8", errors="replace")
+    if text.startswith("version https://git-lfs"):
+        raise ValueError(f"{symbol_path} is a Git LFS pointer: run git lfs pull")
     try:
-        graph = json.loads(symbol_path.read_text("utf-8"))
+        graph = json.loads(text)
         untrusted = _untrusted_operators(graph)
         symbol = None if untrusted else _mend(graph)
     except MALFORMED as error:
-        raise ValueError(f"{symbol_path} cannot be read: it is damaged, or not MXNet's") from error
+        reason = str(error).strip().splitlines()[-1]  # MXNet names an operator that it lacks
+        raise ValueError(f"{symbol_path} cannot be read: {reason}") from error
     if untrusted:
         raise ValueError(f"{symbol_path} has the operator {untrusted[0]}, which is not trusted")
     return Checkpoint(symbol, params, path)
+
+
+def prefix_of(path: str) -> str:
+    """Return the prefix of a checkpoint, of which a shell may have completed a file's name."""
+    return re.sub(r"-(symbol\.json|\d{4,}\.params)$", "", path)
+
+
+def inputs_of(symbol: mx.sym.Symbol, params: dict) -> list:
+    """Name the inputs that predicting needs, in MXNet's order: no labels."""
+    graph = json.loads(symbol.tojson())
+    needed = needed_nodes(graph["nodes"], graph["heads"])
+    return [
+        node["name"]
+        for index, node in enumerate(graph["nodes"])
+        if index in needed and node["op"] == "null" and node["name"] not in params
+    ]
+
+
+def node_inputs(node: dict) -> list:
+    """Return which outputs of which nodes a node reads: of a head of training not its label."""
+    places = [(index, output) for index, output, *_ in node["inputs"]]
+    return places[:1] if node["op"] in HEADS else places
+
+
+def needed_nodes(nodes: list, heads: list) -> set:
+    """Return the indices of the nodes that predicting needs."""
+    needed = {index for index, *_ in heads}
+    for index in reversed(range(len(nodes))):
+        if index in needed:
+            needed.update(each for each, _ in node_inputs(nodes[index]))
+    return needed
 
 
 def _explain_missing(prefix, missing):

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import onnx_graph
 from .board.files import atomic_write
-from .checkpoints import load_checkpoint
+from .checkpoints import inputs_of, load_checkpoint, prefix_of
 
 TOLERANCE = 1e-4  # of the largest value: rounding in float32 stays well below
 BATCH_SIZE = 3  # of what is compared, where it may be any
@@ -102,7 +102,7 @@ def _trace(block, shapes):
 
 def build(symbol, params, shapes):
     """Return the ONNX model of a symbol; `export` says what the arguments are."""
-    names = onnx_graph.inputs_of(symbol, params)
+    names = inputs_of(symbol, params)
     if set(names) != set(shapes):
         raise ValueError(
             f"the network's inputs are {', '.join(names)}, and the shapes are those of "
@@ -202,7 +202,7 @@ def main():
     """Export a checkpoint; all that a user can do about is said in one line."""
     parser = _Parser(prog="python -m mxcompat.export", description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("prefix", metavar="PREFIX", help="what comes before -symbol.json")
+    add("prefix", metavar="PREFIX", type=prefix_of, help="what comes before -symbol.json")
     add("--image-shape", type=_shape, default="3,224,224", metavar="C,H,W", help="of one picture")
     add("--epoch", type=int, metavar="N", help="number of the parameters (default: the highest)")
     add("-o", dest="path", type=Path, metavar="NET.onnx", help="file (default: PREFIX.onnx)")
@@ -210,7 +210,7 @@ def main():
     path = args.path or Path(f"{args.prefix}.onnx")
     try:
         symbol, params, _ = load_checkpoint(args.prefix, args.epoch)
-        inputs = onnx_graph.inputs_of(symbol, params)
+        inputs = inputs_of(symbol, params)
         if len(inputs) != 1:
             raise ValueError(
                 f"the network has {len(inputs)} inputs ({', '.join(inputs)}): call "

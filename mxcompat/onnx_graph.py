@@ -15,7 +15,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from . import onnx_detection  # noqa: F401 (adds its translations)
-from .onnx_ops import HEADS, RANDOM, TRANSLATIONS
+from .checkpoints import inputs_of, needed_nodes, node_inputs
+from .onnx_ops import RANDOM, TRANSLATIONS
 
 OPERATOR_SET = 13  # which every runtime reads
 IR_VERSION = 7  # of the same time
@@ -168,31 +169,6 @@ def parse(attrs):
     return values
 
 
-def inputs_of(symbol, params):
-    """Name the inputs that predicting needs, in MXNet's order: no labels."""
-    graph = json.loads(symbol.tojson())
-    needed = _needed(graph["nodes"], graph["heads"])
-    return [
-        node["name"]
-        for index, node in enumerate(graph["nodes"])
-        if index in needed and node["op"] == "null" and node["name"] not in params
-    ]
-
-
-def _inputs(node):
-    """Return which outputs of which nodes a node reads: of a head of training not its label."""
-    places = [(index, output) for index, output, *_ in node["inputs"]]
-    return places[:1] if node["op"] in HEADS else places
-
-
-def _needed(nodes, heads):
-    needed = {index for index, *_ in heads}
-    for index in reversed(range(len(nodes))):
-        if index in needed:
-            needed.update(each for each, _ in _inputs(nodes[index]))
-    return needed
-
-
 def _infer(symbol, params, shapes, dtypes):
     """Return the shape and dtype of each output of a symbol."""
     names = set(symbol.list_inputs())
@@ -306,7 +282,7 @@ def build(symbol, params, shapes, dtypes, dims=None):
     graph = json.loads(internals.tojson())
     nodes, places = graph["nodes"], [tuple(place[:2]) for place in graph["heads"]]
     heads = [tuple(head[:2]) for head in json.loads(symbol.tojson())["heads"]]
-    needed = _needed(nodes, heads)
+    needed = needed_nodes(nodes, heads)
     if unknown := sorted({nodes[index]["op"] for index in needed} - {"null", *TRANSLATIONS}):
         raise NotImplementedError(f"ONNX has no words for {', '.join(unknown)}")
     found = _infer_open(internals, params, shapes, dtypes, dims)
@@ -317,7 +293,7 @@ def build(symbol, params, shapes, dtypes, dims=None):
         g.owner = node["name"]
         try:
             g.outputs = [(_fixed(found[i][0]), found[i][1]) for i in numbers]
-            arguments = [_look_up(tensors, nodes, place) for place in _inputs(node)]
+            arguments = [_look_up(tensors, nodes, place) for place in node_inputs(node)]
             if node["op"] == "null":
                 results = [_variable(g, params)]
             elif node["op"] not in RANDOM and _is_constant(g, arguments):

@@ -10,9 +10,8 @@ import math
 import mxnet as mx
 import numpy as np
 
-# Heads of training: predicting, they read their first input and no label.
-HEADS = {"SoftmaxOutput", "SVMOutput", "MakeLoss", "IdentityAttachKLSparseReg"}
-HEADS |= {f"{kind}RegressionOutput" for kind in ("Linear", "Logistic", "MAE")}
+from .checkpoints import HEADS
+
 # What is never computed in advance.
 RANDOM = {"_random_uniform_like", "_random_normal_like", "_sample_multinomial"}
 TRANSLATIONS = {}

@@ -180,4 +180,7 @@ def map_file(path, access=mmap.ACCESS_COPY):
     """Return a file's bytes, which are read when they are used."""
     with open(path, "rb") as file:
         is_empty = not os.fstat(file.fileno()).st_size  # which cannot be mapped
-        return b"" if is_empty else mmap.mmap(file.fileno(), 0, access=access)
+        content = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=access)
+    if content[:23] == b"version https://git-lfs":
+        raise ValueError(f"{os.fspath(path)} is a Git LFS pointer: run git lfs pull")
+    return content
