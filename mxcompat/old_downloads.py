@@ -138,10 +138,15 @@ def fetch_weights(files, name):
 def read_zoo(path):
     """Return the weights in a file of the ONNX model zoo, as NumPy arrays by Gluon's names.
 
-    There they have a prefix, such as ``resnetv17_``. What is not float32 is a shape.
+    There they have a prefix, such as ``resnetv17_``. The others are constants.
     """
     import onnx  # which takes time, and is not needed otherwise
 
     weights = onnx.load(str(path)).graph.initializer
     arrays = {each.name.partition("_")[2]: onnx.numpy_helper.to_array(each) for each in weights}
-    return {name: array for name, array in arrays.items() if array.dtype == np.float32}
+    kinds = ("weight", "bias", "gamma", "beta", "running_mean", "running_var")
+    arrays = {name: array for name, array in arrays.items() if name.endswith(kinds)}
+    for name in [name for name in arrays if name.endswith("_beta")]:
+        # A gamma that the network fixes to 1 may be a constant without its name.
+        arrays.setdefault(f"{name[: -len('beta')]}gamma", np.ones_like(arrays[name]))
+    return arrays

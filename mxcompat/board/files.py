@@ -30,8 +30,9 @@ def part_folder(folder):
         with tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=folder) as part, locked(part):
             yield Path(part)
     except OSError as error:
-        # Errors of an open file do not say which one.
-        if not error.filename or PART_PREFIX in os.fsdecode(error.filename):
+        # The system's errors about an open file do not say which one.
+        is_ours = not error.filename or PART_PREFIX in os.fsdecode(error.filename)
+        if error.errno and is_ours:
             error.filename = error.filename2 or str(folder)
         raise
 
