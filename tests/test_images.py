@@ -42,7 +42,7 @@ OFF = 1 / 512  # what makes no difference in 8 bits
     [
         ("int8", [0, 127], [0, 127]),
         *((dtype, [0, 255], [0, 255]) for dtype in ("int32", "int64", "uint64")),
-        *((dtype, [0, 0.7, 1], [0, 178, 255]) for dtype in ("float32", "float64")),
+        *((dtype, [0, 0.999, 1], [0, 255, 255]) for dtype in ("float32", "float64")),
         *((dtype, [-OFF, 1 + OFF], [0, 255]) for dtype in ("float16", "float32", "float64")),
         ("bool", [0, 1], [0, 255]),
     ],

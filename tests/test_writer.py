@@ -106,15 +106,23 @@ def test_tag_that_is_no_str_or_step_that_is_no_number_is_named_and_nothing_is_lo
 
 
 @pytest.mark.parametrize("to_path", [str, Path])
-def test_folders_and_files_may_be_paths(to_path, tmp_path):
-    with SummaryWriter(to_path(tmp_path / "logs")) as sw:
+def test_log_stays_where_it_was_opened(to_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with SummaryWriter(to_path("logs")) as sw:
+        monkeypatch.chdir("elsewhere")
         for kind in ADD:
             ADD[kind](sw, kind)
+        sw.close()
+        sw.reopen()
         sw.export_scalars(to_path(tmp_path / "scalars.json"))
-    assert sw.get_logdir() == f"{tmp_path}/logs"
-    curves = ["scalar", "curves/a", "curves/b"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert {path.name for path in (tmp_path / "logs").iterdir() if path.is_dir()} == {*ADD} - {
+        *KINDS
+    }
+    assert sw.get_logdir() == "logs"
     exported = json.loads((tmp_path / "scalars.json").read_text())
-    assert list(exported) == [f"{tmp_path}/logs/{curve}" for curve in curves]
+    assert list(exported) == ["logs/scalar", "logs/curves/a", "logs/curves/b"]
 
 
 def test_event_files_end_with_the_suffix(tmp_path):
@@ -250,23 +258,6 @@ def test_scalars_are_exported_to_the_path_itself_be_it_a_link_or_a_device(sw, tm
     os.close(reader)
 
 
-@pytest.mark.filterwarnings("ignore:tag 'x' is of two kinds")
-def test_log_stays_where_it_was_opened(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    with SummaryWriter("logs") as sw:
-        monkeypatch.chdir(tmp_path / "elsewhere")
-        for add in ADD.values():
-            add(sw, "x")
-        sw.close()
-        sw.reopen()
-        sw.export_scalars(tmp_path / "curves.json")
-    assert not list((tmp_path / "elsewhere").iterdir())
-    assert {path.name for path in (tmp_path / "logs" / "x").iterdir() if path.is_dir()} > {"a", "b"}
-    assert sw.get_logdir() == "logs"
-    assert "logs/x/a" in json.loads((tmp_path / "curves.json").read_text())
-
-
 @EVERY_ARRAY
 @pytest.mark.parametrize("bins", [7, [-4, -1, 0.5, 4], np.array([-4, 0, 4.5]), "auto", "default"])
 def test_histogram_is_numpys(bins, to_array, sw, tmp_path):
@@ -293,6 +284,11 @@ def test_histogram_may_be_that_of_a_parameter(sw, tmp_path):
     parameter.initialize()
     sw.add_histogram("x", parameter)
     assert read_log(tmp_path).Histograms("x")[0].histogram_value.num == 6
+
+
+def test_rule_may_make_up_to_10_000_bins(sw, tmp_path):
+    sw.add_histogram("x", [*range(1000), 9e5], bins="fd")
+    assert len(read_log(tmp_path).Histograms("x")[0].histogram_value.bucket) > 8000
 
 
 def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(sw, tmp_path):
@@ -433,7 +429,7 @@ def test_precision_recall_curve_is_that_of_the_predictions(
     np.testing.assert_allclose(make_ndarray(event.tensor_proto), expected, atol=1e-4)
 
 
-FAR = [*range(1000), 1e8]
+FAR = [*range(1000), 1.1e6]  # 11,000 bins
 ONES, REAL = np.ones(3), "expected real numbers, not"
 REFUSED = [
     *(("scalar", each, REAL) for each in (None, "1", 1j, np.array("1"), ("a", None), ("a", "b"))),
@@ -472,7 +468,7 @@ REFUSED = [
     ("PR curve", (ONES, [-2, 0.5, 7], 5), r"2 of 3 predictions are not in \[0, 1\]"),
     ("PR curve", (ONES, [np.nan, 0.5, 1], 5), r"1 of 3 predictions are not in \[0, 1\]"),
     ("PR curve", (np.ones((3, 1)), ONES, 5), r"labels \(3, 1\), but predictions \(3,\)"),
-    ("PR curve", (ONES, ONES, 5, None, [1, -1, np.nan]), "2 of 3 weights are negative, NaN"),
+    ("PR curve", (ONES, ONES, 5, None, [np.inf, -1, np.nan]), "3 of 3 weights are negative, NaN"),
     ("PR curve", (ONES, np.ones(3, complex), 5), REAL),
 ]
 
