@@ -88,3 +88,13 @@ def test_files_are_replaced_together_or_not_at_all(tmp_path):
                 path.write_bytes(b"new")
         assert reader.read() == b" content"
     assert contents(tmp_path) == {"a": b"new", "b": b"new"}
+
+
+def test_files_are_renamed_in_their_order(tmp_path):
+    """So that the last one, if it is there, says that all are."""
+    (tmp_path / "b").mkdir()
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    with pytest.raises(IsADirectoryError), atomic_write(paths) as temporary:
+        for path in temporary:
+            path.touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}

@@ -197,26 +197,34 @@ LATE = np.zeros((17_000, 250), np.float32)
 LATE[0, 0], LATE[-1] = LINE_END[0], -1
 
 
+BEGIN = np.frombuffer(b"\n\n\xff\x3f\n\n\0\0", "<f4").reshape(1, 2).repeat(2, axis=0)
+
+
 @pytest.mark.parametrize(
-    "vectors",
+    ("vectors", "suffix"),
     [
-        np.zeros((5, 4)),
-        np.full((5, 4), 2.0),  # bytes 0, 0, 0 and 64
-        np.array([[2.0, LINE_END[1]], [1e-30, -1 / 3]]),
-        LATE,
+        (np.zeros((5, 4)), ".tsv"),
+        (np.full((5, 4), 2.0), ".tsv"),  # bytes 0, 0, 0 and 64
+        (np.array([[2.0, LINE_END[1]], [1e-30, -1 / 3]]), ".tsv"),
+        (LATE, ".tsv"),
+        (BEGIN[:, :1].repeat(2, axis=1), ".bytes"),
+        (BEGIN[:, 1:].repeat(2, axis=1), ".tsv"),
+        (np.full((5, 4), -1 / 3), ".bytes"),
     ],
-    ids=["zeros", "twos", "first line is text", "beginning is text"],
+    ids=["zeros", "twos", "line", "beginning", "line ends", "line ends, zeros", "usual"],
 )
-def test_vectors_whose_bytes_pass_for_text_still_arrive(vectors, sw, tmp_path):
+def test_vectors_arrive_raw_unless_their_first_line_passes_for_text(vectors, suffix, sw, tmp_path):
     sw.add_embedding("x", vectors)
-    assert (Projected(tmp_path).vectors == vectors.astype(np.float32)).all()
+    projected = Projected(tmp_path)
+    assert (projected.vectors == vectors.astype(np.float32)).all()
+    assert projected.entry.tensor_path.endswith(suffix)
 
 
 def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(sw, tmp_path):
-    # 130 a side: of 8192 pixels, 63 for each.
-    count, brightness = 16_900, np.arange(16_900) % 251
-    images = np.zeros((count, 1, 10, 80), np.uint8)
-    images[:] = brightness[:, None, None, None]
+    # 130 a side: of 8192 pixels, 63 for each. Its stripes are as bright as the mean of two of them.
+    count, brightness = 16_900, 30 + np.arange(16_900) % 191
+    images = np.zeros((count, 1, 14, 126), np.uint8)
+    images[:] = brightness[:, None, None, None] + np.tile([-30, 30], 63)
     sw.add_embedding("x", np.ones((count, 2)), images=images)
     projected = Projected(tmp_path)
     assert list(projected.entry.sprite.single_image_dim) == [63, 7]
