@@ -144,16 +144,12 @@ def _convert_to_numpy():
     """Let NumPy, `float` and `int` take an NDArray, which NumPy walked through item by item."""
     from mxnet.ndarray import NDArray
 
-    def to_array(self, dtype=None, copy=None):
-        # copy=False has always meant "if needed", and here it is.
-        array = self.asnumpy()
-        return array if dtype is None else array.astype(dtype, copy=False)
-
     def mean(self, *args, dtype=None, average=NDArray.mean, **options):
         # np.mean hands on its dtype.
         return average(self if dtype is None else self.astype(dtype), *args, **options)
 
-    NDArray.__array__ = to_array
+    # NumPy itself converts to a dtype. copy=False has always meant "if needed", and here it is.
+    NDArray.__array__ = lambda self, dtype=None, copy=None: self.asnumpy()
     NDArray.__float__ = lambda self: float(self.asnumpy().item())
     NDArray.__int__ = lambda self: int(self.asnumpy().item())
     NDArray.mean = mean
@@ -266,9 +262,7 @@ def _fork_data_loaders():
 
     if sys.platform == "linux":
         fork = multiprocessing.get_context("fork")
-        dataloader.multiprocessing = _with(
-            multiprocessing, Pool=fork.Pool, Process=fork.Process, get_context=lambda: fork
-        )
+        dataloader.multiprocessing = _with(multiprocessing, Pool=fork.Pool, Process=fork.Process)
 
 
 def _unpack_thresholds():
