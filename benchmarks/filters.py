@@ -39,13 +39,9 @@ def plot_as_published(data_dir, logdir):
             weight = mx.nd.load(f"{data_dir}/{name}_weight.param")[0]
             sw.add_image(f"{name}_weight", scale_each(weight.copy()))
             bias = mx.nd.load(f"{data_dir}/{name}_bias.param") if has_bias else []
-            maps = mx.nd.Convolution(
-                (swan.astype("float32") - mean).expand_dims(0),
-                *(weight, *bias),
-                num_filter=weight.shape[0],
-                kernel=weight.shape[2:],
-                no_bias=not has_bias,
-            )
+            pixels = (swan.astype("float32") - mean).expand_dims(0)
+            shape = {"num_filter": weight.shape[0], "kernel": weight.shape[2:]}
+            maps = mx.nd.Convolution(pixels, weight, *bias, no_bias=not has_bias, **shape)
             sw.add_image(f"{name}_output", scale_each(maps.transpose((1, 0, 2, 3))))
 
 
@@ -63,14 +59,11 @@ def read(done):
 def main():
     """Compare both ways."""
     if sys.argv[1:2] == ["published"]:
-        plot_as_published(*sys.argv[2:])
-        return
+        return plot_as_published(*sys.argv[2:])
     args = measure.parse_args(__doc__, "data_dir")
     script = [sys.executable, measure.ROOT / "plot_filter_and_output.py"]
-    ways = {
-        "ours": [*script, "--data-dir", args.data_dir, "--logdir"],
-        "published": [sys.executable, __file__, "published", args.data_dir],
-    }
+    ways = {"ours": [*script, "--data-dir", args.data_dir, "--logdir"]}
+    ways["published"] = [sys.executable, __file__, "published", args.data_dir]
     _, results = measure.compare("the filters", ways, 1 if args.quick else args.rounds, read)
     for tag, picture in results["published"].items():
         assert abs(results["ours"][tag] - picture).max() <= 1, tag

@@ -2,8 +2,7 @@
 
     python benchmarks/log.py
 
-Ours, MXBoard's, PyTorch's and tensorboardX's SummaryWriter log the same NumPy arrays. What counts
-is the time from the first call until the log is closed; it is then read back.
+What counts is the time from the first call until the log is closed; it is then read back.
 """
 
 import sys
@@ -13,8 +12,7 @@ import measure
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-# The packages of each, beside our own.
-WAYS = {"ours": "", "MXBoard": "", "PyTorch": "torch", "tensorboardX": "tensorboardX"}
+OWN, PEERS = ("ours", "MXBoard"), ("PyTorch", "tensorboardX")
 COUNTS = {"scalars": 10_000, "histograms": 100, "grids": 100}
 EVERYTHING = {"scalars": 0, "images": 0, "histograms": 0, "tensors": 0}
 
@@ -45,11 +43,9 @@ def log(way, kind, count, folder):
         elif kind == "histograms":
             sw.add_histogram("x", values, step)
         else:
-            getattr(sw, "add_images" if hasattr(sw, "add_images") else "add_image")(
-                "x", pictures, step
-            )
+            (getattr(sw, "add_images", None) or sw.add_image)("x", pictures, step)
     sw.close()
-    measure.tell(seconds=time.perf_counter() - started)
+    print(time.perf_counter() - started)
 
 
 def read(done):
@@ -58,21 +54,19 @@ def read(done):
     log.Reload()
     tags = log.Tags()
     events = [(e.step, round(e.value, 5)) for tag in tags["scalars"] for e in log.Scalars(tag)]
-    for tag in tags["histograms"]:
-        for event in log.Histograms(tag):
-            value = event.histogram_value
-            events.append((event.step, value.num, round(value.sum, 1), round(value.max, 4)))
+    for event in (e for tag in tags["histograms"] for e in log.Histograms(tag)):
+        value = event.histogram_value
+        events.append((event.step, value.num, round(value.sum, 1), round(value.max, 4)))
     events += [event.step for tag in tags["images"] for event in log.Images(tag)]
-    return measure.told(done)["seconds"], events
+    return measure.told(done), events
 
 
 def main():
     """Compare the four, kind by kind."""
-    if sys.argv[1:2] and sys.argv[1] in WAYS:
-        log(*sys.argv[1:])
-        return
+    if sys.argv[1:2] and sys.argv[1] in OWN + PEERS:
+        return log(*sys.argv[1:])
     args = measure.parse_args(__doc__)
-    pythons = measure.find_pythons(WAYS)
+    pythons = measure.find_pythons(OWN, PEERS)
     for kind, count in COUNTS.items():
         count = count // 10 if args.quick else count
         ways = {way: [python, __file__, way, kind, count] for way, python in pythons.items()}

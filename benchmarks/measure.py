@@ -1,7 +1,7 @@
 """What the benchmarks share: programs that are run in turn, and a table of what they took.
 
 A benchmark is also the program of each way that it compares: JOB.py NAME ARGUMENTS FOLDER runs that
-way alone. Peers need what pyproject.toml lists for benchmarks, in an environment of their own:
+way alone. Peers run in an environment of their own:
 
     python3 -m venv benchmarks/.venv
     benchmarks/.venv/bin/pip install --upgrade pip
@@ -10,7 +10,6 @@ way alone. Peers need what pyproject.toml lists for benchmarks, in an environmen
 
 import argparse
 import importlib
-import json
 import os
 import platform
 import re
@@ -25,15 +24,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-PYTHONS = (sys.executable, str(ROOT / "benchmarks" / ".venv" / "bin" / "python"))
+PEER_PYTHON = ROOT / "benchmarks" / ".venv" / "bin" / "python"
+PEER_PACKAGES = ("torch", "tensorboardX", "onnxruntime", "openvino", "nncf")
 # As it is before mxcompat sets what the programs to be measured set themselves.
 ENVIRONMENT = dict(os.environ)
-WIDE_SPREAD = 1.3  # of the seconds of one way, beyond which a machine is not quiet
-PROBE = """
-import importlib, sys
-from importlib.metadata import version
-for name in sys.argv[1:]: importlib.import_module(name); print(name, version(name))
-"""
 
 
 class Run(NamedTuple):
@@ -47,40 +41,32 @@ class Run(NamedTuple):
 
 def run(command, folder):
     """Run a program that is given a folder last."""
-    started = time.perf_counter()
     command = [str(part) for part in (*command, folder)]
+    started = time.perf_counter()
     # Peers write hundreds of warnings, which matter only if they fail.
     with tempfile.TemporaryFile("w+") as errors:
-        options = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "env": ENVIRONMENT}
-        with subprocess.Popen(command, **options) as process:
+        pipes = {"stdout": subprocess.PIPE, "stderr": errors, "text": True}
+        with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as process:
             output = process.stdout.read()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         if process.returncode:
             errors.seek(0)
-            sys.stderr.write(errors.read())
-            raise subprocess.CalledProcessError(process.returncode, command)
+            sys.exit(f"{errors.read()}{' '.join(command)} ended with {process.returncode}")
     return Run(seconds, usage.ru_maxrss / 1000, output, Path(folder))
 
 
-def find_pythons(ways):
-    """Return, by the name of a way, the Python that has its packages; say what is left out."""
-    found = {}
-    for name, packages in ways.items():
-        if not packages:
-            found[name] = sys.executable
-            continue
-        for python in filter(os.path.exists, PYTHONS):
-            probe = [python, "-c", PROBE, *packages.split()]
-            result = subprocess.run(probe, capture_output=True, text=True)
-            if not result.returncode:
-                found[name] = python
-                print(f"- {name}: {', '.join(result.stdout.splitlines())}")
-                break
-        else:
-            print(f"- {name} is left out: {packages} not installed")
-    return found
+def find_pythons(own, peers):
+    """Return the Python of each way by its name, without the peers if they are not installed."""
+    found = dict.fromkeys(own, sys.executable)
+    if not PEER_PYTHON.exists():
+        print(f"- left out, for there is no {PEER_PYTHON}: {', '.join(peers)}")
+        return found
+    probe = "import sys, importlib.metadata as m; [print(n, m.version(n)) for n in sys.argv[1:]]"
+    versions = subprocess.check_output([PEER_PYTHON, "-c", probe, *PEER_PACKAGES], text=True)
+    print(f"- {', '.join(versions.splitlines())}")
+    return {**found, **dict.fromkeys(peers, PEER_PYTHON)}
 
 
 def parse_args(docstring, *positional):
@@ -94,9 +80,9 @@ def parse_args(docstring, *positional):
     parser.add_argument("--rounds", type=int, default=5, help="after a warm-up")
     args = parser.parse_args()
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
     print(f"- {model[1] if model else platform.machine()}, {len(os.sched_getaffinity(0))} cores")
     ours = ", ".join(f"{name} {version(name)}" for name in ("mxnet", "mxboard", "numpy"))
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
     print(f"- Python {platform.python_version()}, {ours}; OMP_NUM_THREADS {threads}")
     return args
 
@@ -108,27 +94,27 @@ def compare(job, ways, rounds, read, warm_ups=1):
     seconds that count and the result, which the caller compares. Returns, by name, the ratios of
     the seconds to ours, and the last result.
     """
-    seconds = {name: [] for name in ways}
-    memory, results = {}, {}
+    seconds, memory, results = {name: [] for name in ways}, dict.fromkeys(ways, 0), {}
     for number in range(warm_ups + rounds):
         for name, command in ways.items():
             with tempfile.TemporaryDirectory() as folder:
                 done = run(command, folder)
                 figure, results[name] = read(done)
-            memory[name] = max(memory.get(name, 0), done.megabytes)
+            memory[name] = max(memory[name], done.megabytes)
             if number >= warm_ups:
                 seconds[name].append(figure)
-    ours = next(iter(seconds.values()))
-    ratios = {name: [a / b for a, b in zip(each, ours)] for name, each in seconds.items()}
+    ours, medians = next(iter(seconds.values())), {}
     print(f"\n| {job} | seconds | times ours | peak memory |\n| --- | --- | --- | --- |")
-    for name, each in ratios.items():
-        spread = f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
-        median = statistics.median(seconds[name])
+    for name, each in seconds.items():
+        ratios = [a / b for a, b in zip(each, ours)]
+        medians[name] = statistics.median(ratios)
+        spread = f"{medians[name]:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        median = statistics.median(each)
         print(f"| {name} | {median:.3g} | {spread} | {memory[name]:,.0f} MB |", flush=True)
     widest = max(max(each) / min(each) for each in seconds.values())
-    if widest > WIDE_SPREAD:
+    if widest > 1.3:
         print(f"\nThe same took {widest:.1f} times as long at times: is the machine quiet?")
-    return {name: statistics.median(each) for name, each in ratios.items()}, results
+    return medians, results
 
 
 def open_mxboard(logdir):
@@ -145,17 +131,6 @@ def open_mxboard(logdir):
     return published.SummaryWriter(logdir, flush_secs=5, verbose=False)
 
 
-def tell(**figures):
-    """Print what a program measured of itself, for `told` to read."""
-    print(json.dumps(figures))
-
-
 def told(done):
-    """Return what a program told last."""
-    return json.loads(done.output.splitlines()[-1])
-
-
-def require(ratio, least):
-    """End with an error if another way takes less than so many times as long as ours."""
-    if ratio < least:
-        sys.exit(f"{ratio:.2f} times as fast, which is less than {least}")
+    """Return the seconds that a program measured itself, which it printed last."""
+    return float(done.output.splitlines()[-1])

@@ -17,28 +17,15 @@ from common.errors import ScriptError
 from playwright.sync_api import expect, sync_playwright
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_ARGS = ["--no-sandbox", "--no-proxy-server", "--disable-background-networking"]
+# SwiftShader draws the projector's WebGL where there is no GPU, as in a container.
+SWIFTSHADER = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 # TensorBoard's pages come late on a busy machine.
 expect.set_options(timeout=30_000)
 
-# SwiftShader draws the projector's WebGL where there is no GPU, as in a container.
-CHROMIUM_ARGS = (
-    "--no-sandbox",
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-)
-
 
 def find_chromium():
-    """Find a browser to drive.
-
-    Returns
-    -------
-    str or None
-        Path of Chromium or Chrome; None if neither is on ``PATH``.
-    """
+    """Return the path of Chromium or Chrome; None if neither is on PATH."""
     return next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
@@ -59,25 +46,7 @@ def _wait_until_read(url, logdir):
 
 @contextlib.contextmanager
 def serve(logdir, *flags):
-    """Serve a log with TensorBoard, on a free port of the loopback, until the block ends.
-
-    Parameters
-    ----------
-    logdir : str or pathlib.Path
-        The log; all that is in it has been read when the block begins.
-    *flags : str
-        More of TensorBoard's flags.
-
-    Yields
-    ------
-    str
-        TensorBoard's address, with a slash at its end.
-
-    Raises
-    ------
-    ScriptError
-        TensorBoard does not start.
-    """
+    """Serve a log with TensorBoard until the block ends; yield its address, with a slash."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
     command += ["--host", "127.0.0.1", "--port", "0", *flags]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -100,71 +69,22 @@ def serve(logdir, *flags):
 
 @contextlib.contextmanager
 def open_page(chromium, width=1280, height=900, scale=1):
-    """Open an empty page in a headless browser, until the block ends.
-
-    Parameters
-    ----------
-    chromium : str
-        Path of the browser.
-    width, height : int
-        Size of the page, in CSS pixels.
-    scale : float
-        Pixels of a screenshot for each CSS pixel.
-
-    Yields
-    ------
-    playwright.sync_api.Page
-        The page.
-    """
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
-        try:
-            yield browser.new_page(
-                viewport={"width": width, "height": height}, device_scale_factor=scale
-            )
-        finally:
-            browser.close()
+    """Open an empty page, its screenshots of `scale` pixels per CSS pixel, until the block ends."""
+    size = {"width": width, "height": height}
+    options = {"executable_path": chromium, "args": CHROMIUM_ARGS + SWIFTSHADER}
+    with sync_playwright() as playwright, playwright.chromium.launch(**options) as browser:
+        yield browser.new_page(viewport=size, device_scale_factor=scale)
 
 
 def show(page, url, tab, tags=""):
-    """Open a tab of TensorBoard afresh.
-
-    Parameters
-    ----------
-    page : playwright.sync_api.Page
-        The page.
-    url : str
-        TensorBoard's address.
-    tab : str
-        "timeseries", "images", "graphs", "histograms", "text" or "projector".
-    tags : str
-        Pattern of the tags to show; all of them if it is empty.
-
-    Returns
-    -------
-    playwright.sync_api.Locator
-        The page's first pane, where Images, Histograms and Text show the tags that match.
-    """
+    """Open a tab of TensorBoard afresh; return its first pane of tags that match a pattern."""
     page.goto("about:blank")
     page.goto(f"{url}?tagFilter={quote(tags)}#{tab}&tagFilter={quote(tags)}")
     return page.locator("tf-category-paginated-view").first
 
 
 def open_projector(page, url):
-    """Open the projector afresh.
-
-    Parameters
-    ----------
-    page : playwright.sync_api.Page
-        The page.
-    url : str
-        TensorBoard's address.
-
-    Returns
-    -------
-    playwright.sync_api.FrameLocator
-        The frame it is in; the codes may still be on their way.
-    """
+    """Open the projector afresh; return its frame. The codes may still be on their way."""
     show(page, url, "projector")
     return page.frame_locator("iframe").frame_locator("iframe")
 

@@ -3,47 +3,35 @@
     MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py
     MXBOARD_DEMO_REAL=FOLDER python pic/make_pics.py mnist_graph.png imagenet_mistake.png
 
-FOLDER needs:
-
-- `mnist` and `filters` with the files, and `synset.txt`, that the scripts download to ./data;
-- `imagenet_samples/SYNSET/*.jpg`, a picture of each of ImageNet's classes, shorter edge 256 pixels:
-  from https://github.com/EliSchwartz/imagenet-sample-images;
-- `mobilenet_v2/mobilenet_v2-symbol.json` and `-0000.params`, any network for ImageNet that takes
-  3,224,224 and has a layer `fc1_output`: for instance one of `mx.gluon.model_zoo.vision`, exported.
+CONTRIBUTING.md says what FOLDER has.
 """
 
-import argparse
 import os
 import re
 import subprocess
 import sys
 import time
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parent
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common import cli  # noqa: E402
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-from PIL import Image, ImageChops, ImageFilter  # noqa: E402
+from PIL import Image, ImageChops  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 
-from pic.browser import (  # noqa: E402
-    CHROMIUMS,
-    color_by,
-    find_chromium,
-    open_page,
-    open_projector,
-    serve,
-    show,
-)
+from pic import browser  # noqa: E402
+from pic.browser import show  # noqa: E402
 
 PATIENCE = 300  # seconds, for what takes TensorBoard longest: 500 iterations of t-SNE
 EPOCHS = 10  # of a training, as the README has it
+WEIGHTS = "hybridsequential0_dense0_weight_pictures"
 GAP = 24  # pixels between pictures that stand side by side
 MISTAKE = "Dungeness crab"  # which MobileNet V2 takes for a fiddler crab
 FIRST_LAYERS = ("inception_bn_conv_1", "resnet_152_conv0", "vgg16_conv1_1")
@@ -53,26 +41,9 @@ GIF_WIDTH, GIF_COLORS = 560, 96
 FRAME_MS, LAST_FRAME_MS = 120, 2500
 
 
-def parse_args():
-    """Read the command line."""
-    parser = cli.ArgumentParser(__doc__)
-    parser.add_argument(
-        "names", metavar="NAME", nargs="*", type=picture, help="pictures to take (default: all)"
-    )
-    return parser.parse_args()
-
-
-def picture(name):
-    """Check the name of a picture; an argument's ``type=``."""
-    if name not in PICTURES:
-        raise argparse.ArgumentTypeError(f"{name} is none of {' '.join(PICTURES)}")
-    return name
-
-
 def run(script, *args):
     """Run a script to its end."""
-    if subprocess.run([sys.executable, ROOT / script, *args]).returncode:
-        raise cli.ScriptError(f"{script} failed")
+    subprocess.run([sys.executable, ROOT / script, *args], check=True)
 
 
 def log_mnist(real, data_dir, logdir):
@@ -92,28 +63,15 @@ def log_filters(real, data_dir, logdir):
 
 
 def log_codes(real, data_dir, logdir):
-    """Log the codes that MobileNet V2 makes of a picture a class."""
+    """Log the codes that MobileNet V2 makes of one picture per class."""
     model = ["--model", real / "mobilenet_v2/mobilenet_v2", "--data-dir", data_dir]
-    run(
-        "get_convnet_codes.py",
-        *model,
-        "--images",
-        real / "imagenet_samples",
-        "--seed",
-        "3",
-        "--offline",
-    )
+    pictures = ["--images", real / "imagenet_samples", "--seed", "3", "--offline"]
+    run("get_convnet_codes.py", *model, *pictures)
     run("plot_convnet_embedding.py", *model, "--logdir", logdir)
-
-
-def mnist_image_samples(page, url):
-    """Show the digits that three epochs began with."""
-    return shoot_steps(page, url, "minist_first_minibatch", range(3))
 
 
 def mnist_graph(page, url):
     """Show the network, its layers opened, and what TensorBoard says of a weight."""
-    page.set_viewport_size({"width": 1350, "height": 1200})
     show(page, url, "graphs")
     for name in ("", "/dense0", "/dense1", "/dense2"):
         node = page.locator(f"g.node[data-name='hybridsequential0{name}']")
@@ -135,7 +93,6 @@ def mnist_graph(page, url):
 
 def mnist_params_histograms(page, url):
     """Show the gradients of the six parameters, one row per layer."""
-    page.set_viewport_size({"width": 1060, "height": 900})
     pane = show(page, url, "histograms", "hybridsequential0")
     expect(pane.locator("g.histogram")).to_have_count(6 * EPOCHS)
     return [grid([shoot(card) for card in pane.locator("tf-histogram-loader").all()], 2)]
@@ -143,7 +100,6 @@ def mnist_params_histograms(page, url):
 
 def mnist_loss_train_valid_curves(page, url):
     """Show the loss and the two accuracies, from their first points on."""
-    page.set_viewport_size({"width": 1700, "height": 900})
     show(page, url, "timeseries", "cross_entropy|^accuracy$")
     page.get_by_text("Ignore outliers in chart scaling").click()
     page.get_by_text("Enable step selection and data table").click()
@@ -156,19 +112,8 @@ def mnist_loss_train_valid_curves(page, url):
     return [grid([shoot(card) for card in cards.all()], 2)]
 
 
-def mnist_confusion(page, url):
-    """Show what was taken for what after the first epoch, and after the last."""
-    return shoot_steps(page, url, "mnist_confusion", (0, EPOCHS - 1))
-
-
-def mnist_weights(page, url):
-    """Show the first layer's weights after the first epoch, and after the last."""
-    tag = "hybridsequential0_dense0_weight_pictures"
-    return shoot_steps(page, url, tag, (0, EPOCHS - 1))
-
-
 def shoot_steps(page, url, tag, steps):
-    """Photograph a picture at some steps of its slider, side by side."""
+    """Show a picture at some steps of its slider, side by side."""
     pane = show(page, url, "images", f"^{tag}$")
     slider = pane.locator("paper-slider")
     slider.press("Home")
@@ -181,22 +126,23 @@ def shoot_steps(page, url, tag, steps):
     return [grid(shots, len(shots))]
 
 
+mnist_image_samples = partial(shoot_steps, tag="minist_first_minibatch", steps=range(3))
+mnist_confusion = partial(shoot_steps, tag="mnist_confusion", steps=(0, EPOCHS - 1))
+mnist_weights = partial(shoot_steps, tag=WEIGHTS, steps=(0, EPOCHS - 1))
+
+
 def mnist_codes(page, url):
     """Show what t-SNE makes of the codes of digits, colored by digit."""
-    page.set_viewport_size({"width": 1500, "height": 1000})
-    projector = open_projector(page, url)
+    projector = browser.open_projector(page, url)
     expect(projector.locator(".numDataPoints")).to_have_text("2000")
-    color_by(projector, "digit")
-    start_t_sne(projector, page)
-    iterate(projector, page, 600)
-    projector.locator(".run-tsne").click()
+    browser.color_by(projector, "digit")
+    run_t_sne(page, projector, (1, 600))
     page.wait_for_timeout(500)
     return [shoot(page, clip={"x": 0, "y": 64, "width": 1180, "height": 936})]
 
 
 def mnist_hparams(page, url):
     """Show three runs as a table and in parallel coordinates."""
-    page.set_viewport_size({"width": 1280, "height": 800})
     show(page, url, "hparams")
     expect(page.locator("tf-hparams-table-view vaadin-grid-cell-content").first).to_be_visible()
     page.wait_for_timeout(2000)
@@ -223,7 +169,6 @@ def first_layers(page, url):
 def images_for_convnet_codes(page, url):
     """Show all the pictures, at half their size."""
     side = 32 * 66 + 2
-    page.set_viewport_size({"width": side + 500, "height": side + 500})
     pane = show(page, url, "images", "_images$")
     page.get_by_text("Show actual image size").click()
     expect(pane.locator("img")).to_have_js_property("clientWidth", side)
@@ -234,14 +179,13 @@ def images_for_convnet_codes(page, url):
     return [half.quantize(256)]
 
 
-def open_codes(page, url, width, height):
+def open_codes(page, url):
     """Open the projector, and wait until the pictures stand at the places of their codes."""
-    page.set_viewport_size({"width": width, "height": height})
-    projector = open_projector(page, url)
+    projector = browser.open_projector(page, url)
     cloud = projector.locator("#scatter")
     expect(projector.locator(".numDataPoints")).to_have_text("1000")
     expect(projector.get_by_text("Total variance described")).to_be_visible(timeout=60_000)
-    wait_until(page, lambda: len(colors(cloud)) > MANY_COLORS)
+    wait_until(page, lambda: len(shoot(cloud).getcolors(2**24)) > MANY_COLORS)
     # Buttons that float over the cloud.
     buttons = projector.locator("#reset-zoom, #help-3d-icon")
     buttons.evaluate_all("buttons => buttons.forEach(button => button.remove())")
@@ -250,7 +194,7 @@ def open_codes(page, url, width, height):
 
 def imagenet_embedding(page, url):
     """Show the codes along the three directions in which they differ most, spherized and not."""
-    projector, cloud = open_codes(page, url, 1560, 1000)
+    projector, cloud = open_codes(page, url)
     box = cloud.bounding_box()
 
     def shoot_all():
@@ -258,7 +202,9 @@ def imagenet_embedding(page, url):
         page.mouse.wheel(0, 100)  # Further away, or the cloud is cut off.
         page.mouse.move(box["x"] + 1, box["y"] + 1)
         page.wait_for_timeout(500)
-        return trim(shoot(cloud))
+        shot = shoot(cloud)
+        margin = Image.new("RGB", shot.size, shot.getpixel((0, 0)))
+        return shot.crop(ImageChops.difference(shot, margin).getbbox())
 
     spherized = shoot_all()
     projector.locator("#normalize-data-checkbox").click()
@@ -268,8 +214,8 @@ def imagenet_embedding(page, url):
 
 def imagenet_mistake(page, url):
     """Show which pictures are named wrong; and one of them with its neighbors."""
-    projector, _ = open_codes(page, url, 1400, 900)
-    color_by(projector, "correct")
+    projector, _ = open_codes(page, url)
+    browser.color_by(projector, "correct")
     page.wait_for_timeout(1000)
     mistakes = shoot(page, clip={"x": 0, "y": 64, "width": 1100, "height": 836})
     projector.locator("#search-box input").fill(MISTAKE)  # The only match is selected.
@@ -280,36 +226,29 @@ def imagenet_mistake(page, url):
     return [grid([mistakes, grid([labels, neighbors], 1)], 2)]
 
 
-def start_t_sne(projector, page):
-    """Start t-SNE, and switch it to two dimensions."""
+def run_t_sne(page, projector, goals):
+    """Let t-SNE move the points in the plane; photograph them after so many iterations."""
     projector.locator("#tsne-tab").click()
-    iterate(projector, page, 1)
-    projector.locator("#tsne-toggle").click()
-
-
-def iterate(projector, page, goal):
-    """Wait until t-SNE has done a number of iterations."""
-    iteration = projector.locator(".run-tsne-iter")
-    wait_until(page, lambda: int(iteration.inner_text()) >= goal)
+    iteration, frames = projector.locator(".run-tsne-iter"), []
+    for goal in goals:
+        wait_until(page, lambda goal=goal: int(iteration.inner_text()) >= goal)
+        if not frames:
+            projector.locator("#tsne-toggle").click()  # from three dimensions to two
+        frames.append(shoot(projector.locator("#scatter")))
+    projector.locator(".run-tsne").click()
+    return frames
 
 
 def embedding_t_sne_motion(page, url):
     """Show t-SNE move pictures with similar codes together, in the plane."""
-    projector, cloud = open_codes(page, url, 2200, 1500)
-    start_t_sne(projector, page)
-    frames = []
-    for goal in T_SNE_GOALS:
-        iterate(projector, page, goal)
-        frames.append(shoot(cloud))
-    return frames
+    projector, _ = open_codes(page, url)
+    return run_t_sne(page, projector, T_SNE_GOALS)
 
 
 def imagenet_dog_cluster(page, url):
     """Search for terriers in the plane that t-SNE made, and zoom in on them."""
-    projector, cloud = open_codes(page, url, 1860, 1140)
-    start_t_sne(projector, page)
-    iterate(projector, page, T_SNE_GOALS[-1])
-    projector.locator(".run-tsne").click()
+    projector, cloud = open_codes(page, url)
+    run_t_sne(page, projector, (1, 500))
     box = cloud.bounding_box()
     clip = {"x": box["x"], "y": 66, "width": 1860 - box["x"], "height": 1140 - 66}
     frames = [shoot(page, clip=clip)]
@@ -318,14 +257,11 @@ def imagenet_dog_cluster(page, url):
         projector.locator("#search-box input").fill(word)
         page.wait_for_timeout(500)
         frames.append(shoot(page, clip=clip))
-
     frames += frames[-1:] * 16  # Time to read the matches.
 
     # Terriers are where the cloud has changed; their names are too thin for the filter.
-    changed = (
-        ImageChops.difference(before, shoot(cloud)).convert("L").point(lambda v: 255 * (v > 0))
-    )
-    y, x = np.median(np.nonzero(changed.filter(ImageFilter.MinFilter(9))), axis=1)
+    changed = np.array(ImageChops.difference(before, shoot(cloud))).any(axis=2)
+    y, x = np.median(np.nonzero(cv2.erode(np.uint8(changed), np.ones((9, 9)))), axis=1)
     right, down = box["width"] / 2 - x, box["height"] / 2 - y
     # From a corner, where no picture answers the pointer.
     start_x = box["x"] + (2 if right > 0 else box["width"] - 2)
@@ -337,12 +273,11 @@ def imagenet_dog_cluster(page, url):
         frames.append(shoot(page, clip=clip))
     page.mouse.up(button="right")
     page.mouse.move(box["x"] + 2, box["y"] + box["height"] - 2)
-    for _ in range(11):
+    for turn in range(22):
         page.mouse.wheel(0, -100)
         page.wait_for_timeout(50)
-        page.mouse.wheel(0, -100)
-        page.wait_for_timeout(50)
-        frames.append(shoot(page, clip=clip))
+        if turn % 2:
+            frames.append(shoot(page, clip=clip))
     projector.locator(".clear-selection").click()
     frames.append(shoot(page, clip=clip))
     return frames
@@ -366,12 +301,6 @@ def wait_until(page, condition):
         page.wait_for_timeout(50)
 
 
-def colors(target):
-    """Return the colors in a part of the page."""
-    image = shoot(target)
-    return {color for _, color in image.getcolors(image.width * image.height)}
-
-
 def shoot(target, **options):
     """Photograph a page or a part of it."""
     return Image.open(BytesIO(target.screenshot(**options))).convert("RGB")
@@ -393,12 +322,6 @@ def grid(images, columns):
     return sheet
 
 
-def trim(shot):
-    """Cut off the margins, which have the color of the top left corner."""
-    margin = Image.new("RGB", shot.size, shot.getpixel((0, 0)))
-    return shot.crop(ImageChops.difference(shot, margin).getbbox())
-
-
 def save(frames, path):
     """Write one picture as PNG, several as GIF, whose last one stands for a while."""
     if len(frames) == 1:
@@ -412,59 +335,54 @@ def save(frames, path):
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
 
 
-# What logs each picture's run, what takes it, and the pixels of a CSS pixel: the projector draws
-# its sprites smaller, the more there are.
+# What logs each picture's run, what takes it, the page's width and height, and the pixels of a CSS
+# pixel: the projector draws its sprites smaller, the more there are.
 PICTURES = {
-    "mnist_image_samples.png": (log_mnist, mnist_image_samples, 2),
-    "mnist_graph.png": (log_mnist, mnist_graph, 2),
-    "mnist_params_histograms.png": (log_mnist, mnist_params_histograms, 2),
-    "mnist_loss_train_valid_curves.png": (log_mnist, mnist_loss_train_valid_curves, 2),
-    "mnist_confusion.png": (log_mnist, mnist_confusion, 2),
-    "mnist_weights.png": (log_mnist, mnist_weights, 2),
-    "mnist_codes.png": (log_mnist, mnist_codes, 1),
-    "mnist_hparams.png": (log_runs, mnist_hparams, 1.5),
-    "first_layers.png": (log_filters, first_layers, 1.5),
-    "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 1),
-    "imagenet_embedding.png": (log_codes, imagenet_embedding, 1),
-    "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 1),
-    "imagenet_mistake.png": (log_codes, imagenet_mistake, 1),
-    "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1),
+    "mnist_image_samples.png": (log_mnist, mnist_image_samples, 1280, 900, 2),
+    "mnist_graph.png": (log_mnist, mnist_graph, 1350, 1200, 2),
+    "mnist_params_histograms.png": (log_mnist, mnist_params_histograms, 1060, 900, 2),
+    "mnist_loss_train_valid_curves.png": (log_mnist, mnist_loss_train_valid_curves, 1700, 900, 2),
+    "mnist_confusion.png": (log_mnist, mnist_confusion, 1280, 900, 2),
+    "mnist_weights.png": (log_mnist, mnist_weights, 1280, 900, 2),
+    "mnist_codes.png": (log_mnist, mnist_codes, 1500, 1000, 1),
+    "mnist_hparams.png": (log_runs, mnist_hparams, 1280, 800, 1.5),
+    "first_layers.png": (log_filters, first_layers, 1280, 900, 1.5),
+    "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 2614, 2614, 1),
+    "imagenet_embedding.png": (log_codes, imagenet_embedding, 1560, 1000, 1),
+    "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 2200, 1500, 1),
+    "imagenet_mistake.png": (log_codes, imagenet_mistake, 1400, 900, 1),
+    "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1860, 1140, 1),
 }
-
-
-def link_data(real, data_dir):
-    """Put the real files where the scripts look for them."""
-    for path in [real / "synset.txt", *real.glob("mnist/*"), *real.glob("filters/*")]:
-        (data_dir / path.name).symlink_to(path)
 
 
 def main():
     """Log once what the pictures need, and take them."""
-    args = parse_args()
+    parser = cli.ArgumentParser(__doc__)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="pictures to take (default: all)")
+    names = parser.parse_args().names or list(PICTURES)
+    if unknown := set(names) - set(PICTURES):
+        parser.error(f"{unknown.pop()} is none of {' '.join(PICTURES)}")
     real = Path(os.environ.get("MXBOARD_DEMO_REAL", "")).resolve()
     if not (real / "mobilenet_v2").is_dir():
         raise cli.ScriptError("set MXBOARD_DEMO_REAL to the folder of the real data")
-    chromium = find_chromium()
+    chromium = browser.find_chromium()
     if not chromium:
-        raise cli.ScriptError(f"none of {' '.join(CHROMIUMS)} is on PATH: install one")
+        raise cli.ScriptError(f"none of {' '.join(browser.CHROMIUMS)} is on PATH: install one")
 
-    names = args.names or list(PICTURES)
     with TemporaryDirectory() as folder:
         data_dir = Path(folder, "data")
         data_dir.mkdir()
-        link_data(real, data_dir)
-        for log in (log_mnist, log_runs, log_filters, log_codes):
-            wanted = [name for name in names if PICTURES[name][0] is log]
-            if not wanted:
-                continue
+        for path in [real / "synset.txt", *real.glob("mnist/*"), *real.glob("filters/*")]:
+            (data_dir / path.name).symlink_to(path)  # where the scripts look for it
+        for log in dict.fromkeys(PICTURES[name][0] for name in names):
             logdir = Path(folder, log.__name__)
             log(real, data_dir, logdir)
-            with serve(logdir) as url:
-                for name in wanted:
-                    _, take, scale = PICTURES[name]
-                    with open_page(chromium, scale=scale) as page:
-                        save(take(page, url), FOLDER / name)
-                    print(f"{name}: {(FOLDER / name).stat().st_size:,} bytes")
+            with browser.serve(logdir) as url:
+                for name in (name for name in names if PICTURES[name][0] is log):
+                    _, take, *size = PICTURES[name]
+                    with browser.open_page(chromium, *size) as page:
+                        save(take(page, url), ROOT / "pic" / name)
+                    print(f"{name}: {(ROOT / 'pic' / name).stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
