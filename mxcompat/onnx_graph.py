@@ -306,11 +306,11 @@ def build(symbol, params, shapes, dtypes, dims=None):
         results = results if isinstance(results, (list, tuple)) else [results]
         for output, (number, result) in enumerate(zip(numbers, results)):
             shape, dtype = g.outputs[output]
-            result = g.cast(g.tensor(result), dtype)
-            if result.value is None and result.shape is None:
-                result.name = plain_name(internals[number].list_outputs()[0])
-            result.shape = shape
-            tensors[index, output] = result
+            result = tensors[index, output] = g.cast(g.tensor(result), dtype)
+            if result.value is None:
+                result.shape = shape
+                if result.name.startswith(f"{g.owner}/"):
+                    result.name = plain_name(internals[number].list_outputs()[0])
     names = [plain_name(name) for name in symbol.list_outputs()]
     outputs = [(name, _look_up(tensors, nodes, head)) for name, head in zip(names, heads)]
     inputs = [tensors[index, 0] for index in sorted(needed) if nodes[index]["name"] in shapes]

@@ -57,6 +57,7 @@ ELEMENTWISE = {
     **{name: name.capitalize() for name in ("erf", "sign", "sinh", "cosh", "softsign")},
     **{"arccos": "Acos", "arcsin": "Asin", "arctan": "Atan", "arccosh": "Acosh"},
     **{"arcsinh": "Asinh", "arctanh": "Atanh", "negative": "Neg", "softrelu": "Softplus"},
+    "absolute": "Abs",
 }
 FORMULAS = {
     "square": lambda g, x: x * x,
@@ -73,7 +74,9 @@ FORMULAS = {
     "rint": lambda g, x: g.Ceil(x - 0.5),  # halves down
     "fix": lambda g, x: g.Sign(x) * g.Floor(abs(x)),
     "trunc": lambda g, x: g.Sign(x) * g.Floor(abs(x)),
-    "logical_not": lambda g, x: ~g.cast(x, bool),
+}
+OTHERS = {
+    **dict.fromkeys(("logical_not", "_npi_logical_not"), lambda g, x: ~g.cast(x, bool)),
     "zeros_like": lambda g, x: g.Expand(of_type(x, 0), g.Shape(x)),
     "ones_like": lambda g, x: g.Expand(of_type(x, 1), g.Shape(x)),
     "shape_array": lambda g, x: g.Shape(x),
@@ -90,6 +93,11 @@ for _name, _op in ELEMENTWISE.items():
     for _each in (_name, f"_npi_{_name}", f"_npx_{_name}"):
         TRANSLATIONS[_each] = lambda g, a, x, op=_op: g.node(op, g.cast(x, g.outputs[0][1]))
 for _name, _formula in FORMULAS.items():
+    for _each in (_name, f"_npi_{_name}"):
+        TRANSLATIONS[_each] = lambda g, a, x, formula=_formula: formula(
+            g, g.cast(x, g.outputs[0][1])
+        )
+for _name, _formula in OTHERS.items():
     TRANSLATIONS[_name] = lambda g, a, x, formula=_formula: formula(g, x)
 
 # Of two inputs, or one and a number: the names that MXNet's operators are made from.
@@ -315,6 +323,8 @@ def _pooling(g, a, x):
     window = {name: _window(a, x)[name] for name in ("kernel_shape", "strides", "pads")}
     kernel, stride, pad = window["kernel_shape"], window["strides"], window["pads"][: len(axes)]
     convention, more = a.get("pooling_convention", "valid"), [0] * len(axes)
+    if convention == "full" and kind == "max" and None in x.shape[2:]:
+        return g.MaxPool(x, ceil_mode=1, **window)
     if convention == "full":
         sizes = [g.size(x, axis) + 2 * p for axis, p in zip(axes, pad)]
         counts = [-(-(size - k) // s) + 1 for size, k, s in zip(sizes, kernel, stride)]
@@ -407,6 +417,8 @@ def _reduced_axes(a, x, name="axis"):
 
 def _reduction(op, instead_of_nan=None):
     def translate(g, a, x):
+        if a.get("initial") is not None:
+            refuse("its initial value")
         values = g.cast(x, g.outputs[0][1])
         if instead_of_nan is not None:
             values = g.Where(g.IsNaN(values), of_type(values, instead_of_nan), values)
@@ -585,8 +597,10 @@ def _reshape(g, a, x):
     return g.reshape(x, *result[::step])
 
 
-@translates("_np_reshape", "_npi_reshape")
+@translates("_np_reshape")
 def _numpy_reshape(g, a, x):
+    if a.get("order", "C") != "C":
+        refuse("its order")
     return g.reshape(x, *as_tuple(a["newshape"]))
 
 
@@ -657,10 +671,10 @@ def _slice_like(g, a, x, like):
 
 @translates("Crop")
 def _crop(g, a, x, *like):
-    sizes = [g.size(like[0], 2 + i) for i in (0, 1)] if like else as_tuple(a["h_w"])
+    sizes = [g.dim(like[0], axis) for axis in (2, 3)] if like else as_tuple(a["h_w"])
     starts = list(as_tuple(a.get("offset"))) or [0, 0]
     if a.get("center_crop"):
-        starts = [(g.size(x, 2 + i) - size) // 2 for i, size in enumerate(sizes)]
+        starts = [(g.dim(x, 2 + i) - size) // 2 for i, size in enumerate(sizes)]
     return g.Slice(x, starts, [start + size for start, size in zip(starts, sizes)], [2, 3])
 
 
@@ -791,7 +805,12 @@ def _dot(g, a, x, y):
     return g.reshape(g.MatMul(x, y), *sizes or [1])
 
 
-@translates("batch_dot")
+@translates("_np_dot")
+def _numpy_dot(g, a, x, y):
+    return _dot(g, {}, x, y) if y.rank < 3 else refuse("more than two axes")
+
+
+@translates("batch_dot", "_npi_matmul")
 def _batch_dot(g, a, x, y):
     return g.MatMul(_swapped(g, x, a.get("transpose_a")), _swapped(g, y, a.get("transpose_b")))
 

@@ -21,10 +21,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "RE
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text()
 OWN = (ROOT / "docs" / "your-own.md").read_text()
-OLD_CODE = (ROOT / "docs" / "your-old-code.md").read_text()
 # Snippets that are for programs of the reader's own.
 (IMPORTS,) = re.findall(r"```python\n(import .*?)```", README, re.DOTALL)
-(EXPORT,) = re.findall(r"```python\n(.*?)```", OLD_CODE, re.DOTALL)
 # Appended to a command, so that it takes seconds.
 SMALL = {
     "train_mnist.py": "--offline --epochs 1 --batch-size 1000",
