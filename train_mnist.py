@@ -85,9 +85,6 @@ def build_net(ctx):
 
 def shuffle(count, batch_size, rng, kv):
     """Return a random order of indices, (steps, images per step); of each step this worker's."""
-    if batch_size > count or batch_size % kv.num_workers:
-        problem = f"{count} images and {kv.num_workers} workers"
-        raise ScriptError(f"argument --batch-size: {batch_size} does not fit {problem}", status=2)
     steps = count // batch_size
     order = rng.permutation(count)[: steps * batch_size].reshape(steps, batch_size)
     return order[:, kv.rank :: kv.num_workers]
@@ -163,6 +160,11 @@ def main():
     cli.make_log_folder(logdir, LOG_SUFFIX)
     files = Files(args.data_dir, args.offline)
     (digits, answers), (test_digits, test_answers), source = load_mnist(files)
+    if args.batch_size > len(digits) or args.batch_size % kv.num_workers:
+        problem = (
+            f"{args.batch_size} does not fit {len(digits)} images and {kv.num_workers} workers"
+        )
+        raise ScriptError(f"argument --batch-size: {problem}", status=2)
     images, labels = to_device(digits, ctx), nd.array(answers, ctx)
     count = len(test_digits)
     seen, unseen = (images[:count], answers[:count]), (to_device(test_digits, ctx), test_answers)
