@@ -13,15 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
-from helpers import (
-    PETS,
-    TinyNetwork,
-    encode,
-    paint,
-    run_main,
-    script_env,
-    write_folder,
-)
+from helpers import NO_NETWORK, PETS, TinyNetwork, encode, paint, run_main, write_folder
 
 import common.datasets
 
@@ -31,16 +23,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 common.datasets.draw_mnist = functools.lru_cache(common.datasets.draw_mnist)
 
 # The same cases every time; a long run tries new ones.
-hypothesis.settings.register_profile(
-    "suite", max_examples=10, derandomize=True, database=None, deadline=None
-)
-hypothesis.settings.register_profile("long", max_examples=400, database=None, deadline=None)
+options = {"database": None, "deadline": None}
+hypothesis.settings.register_profile("suite", max_examples=10, derandomize=True, **options)
+hypothesis.settings.register_profile("long", max_examples=400, **options)
 hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    for name, value in script_env(MXBOARD_DEMO_MIRROR=None).items():
+    for name, value in NO_NETWORK.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MXBOARD_DEMO_MIRROR", raising=False)
 
@@ -91,7 +82,7 @@ class RecordingHandler(http.server.SimpleHTTPRequestHandler):
     def log_request(self, *args):
         self.server.got.append(self.path)
 
-    def log_message(self, *args):
+    def log_error(self, *args):
         pass
 
 

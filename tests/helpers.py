@@ -24,12 +24,13 @@ ROOT = Path(__file__).parent.parent
 # Every point of every series, not TensorBoard's sample of them.
 EVERYTHING = {"scalars": 0, "images": 0, "histograms": 0, "tensors": 0, "graph": 0}
 # A port nobody listens on: public addresses cannot be reached, those on this machine can.
-NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+NOBODY = "http://127.0.0.1:9"
+NO_NETWORK = {"HTTP_PROXY": NOBODY, "HTTPS_PROXY": NOBODY, "NO_PROXY": "127.0.0.1,localhost"}
 PETS = ["bird"] * 2 + ["cat"] * 6 + ["dog"] * 5
 
 
 def script_env(**variables):
-    env = {**os.environ, **NO_NETWORK, "NO_PROXY": "127.0.0.1,localhost", **variables}
+    env = {**os.environ, **NO_NETWORK, **variables}
     return {name: value for name, value in env.items() if value is not None}
 
 
@@ -151,17 +152,16 @@ def assert_one_line_error(result, status, *words):
         assert word in errors[0]
 
 
-DAMAGES = {
-    "empty": lambda content: b"",
-    "half": lambda content: content[: len(content) // 2],
-    "cut": lambda content: content[:-10],
-    "flipped": lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
-    "text": lambda content: b"hello, world\n" * 99,
-}
-
-
 def damage(path, how):
-    path.write_bytes(DAMAGES[how](path.read_bytes()))
+    content = path.read_bytes()
+    damages = {
+        "empty": b"",
+        "half": content[: len(content) // 2],
+        "cut": content[:-10],
+        "flipped": content[:40] + b"\1" + content[41:],
+        "text": b"hello, world\n" * 99,
+    }
+    path.write_bytes(damages[how])
 
 
 def paint(count, height=32, width=69, seed=0):
@@ -189,79 +189,69 @@ def write_folder(folder, contents, names):
 
 
 def write_rec(path, contents, labels, index=False):
-    """Write a RecordIO file as another program would."""
-    if index:
-        records = mx.recordio.MXIndexedRecordIO(str(path.with_suffix(".idx")), str(path), "w")
-    else:
-        records = mx.recordio.MXRecordIO(str(path), "w")
+    """Write a RecordIO file, with or without its index."""
+    idx = path.with_suffix(".idx")
+    records = mx.recordio.MXIndexedRecordIO(str(idx), str(path), "w")
     for number, (content, label) in enumerate(zip(contents, labels)):
-        if isinstance(label, np.ndarray):  # which MXNet cannot pack with NumPy 2
-            record = struct.pack("IfQQ", len(label), 0, number, 0) + label.tobytes() + content
-        else:
-            record = mx.recordio.pack(mx.recordio.IRHeader(0, label, number, 0), content)
-        records.write_idx(number, record) if index else records.write(record)
+        header = mx.recordio.IRHeader(0, label, number, 0)
+        records.write_idx(number, mx.recordio.pack(header, content))
     records.close()
+    if not index:
+        idx.unlink()
     return path
 
 
+def draw_params(symbol, image_shape, seed=0):
+    """Draw the parameters of a network at random."""
+    shapes, _, states = symbol.infer_shape_partial(data=(1, *image_shape))
+    names = symbol.list_arguments() + symbol.list_auxiliary_states()
+    rng, params = np.random.default_rng(seed), {}
+    for name, shape in zip(names, shapes + states):
+        if name != "data" and not name.endswith("label"):
+            signs = rng.choice([-1, 1], shape) if name.endswith("weight") else 1
+            params[name] = mx.nd.array(rng.uniform(0.5, 2, shape) * signs)
+    return params
+
+
+def forward(symbol, params, images):
+    """Return what MXNet's plain executor, which fuses nothing, makes of pictures."""
+    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=images.shape)
+    executor.copy_params_from(params, params, allow_extra_params=True)
+    return executor.forward(is_train=False, data=mx.nd.array(images))[0].asnumpy()
+
+
 class TinyNetwork:
-    """A small network for 3,32,48 whose codes of 7 numbers NumPy can compute too.
+    """A small network for 3,32,48 whose codes are 7 numbers.
 
     It mixes the colors of each pixel, and takes the means of 8 x 8 fields and the maximum of all.
     """
 
     def __init__(self, seed=12):
-        rng = np.random.default_rng(seed)
-        shapes = {
-            "arg:conv0_weight": (4, 3, 1, 1),
-            "arg:bn0_gamma": (4,),
-            "arg:bn0_beta": (4,),
-            "aux:bn0_moving_mean": (4,),
-            "aux:bn0_moving_var": (4,),
-            "arg:fc1_weight": (7, 4 * (4 * 6 + 1)),
-            "arg:fc1_bias": (7,),
-        }
-        self.arrays = {name: rng.uniform(0.5, 2, shape) for name, shape in shapes.items()}
-        for name in ("arg:conv0_weight", "arg:fc1_weight"):
-            self.arrays[name] *= rng.choice([-1, 1], shapes[name])
+        sym = mx.sym
+        mixed = sym.Convolution(
+            sym.var("data"), kernel=(1, 1), num_filter=4, no_bias=True, name="conv0"
+        )
+        mixed = sym.BatchNorm(mixed, fix_gamma=False, eps=1e-4, name="bn0")
+        means = sym.Pooling(mixed, kernel=(8, 8), stride=(8, 8), pool_type="avg", name="pool0")
+        highest = sym.Pooling(mixed, kernel=(1, 1), global_pool=True, pool_type="max", name="pool1")
+        means, highest = sym.flatten(means, name="flatten0"), sym.flatten(highest, name="all")
+        row = sym.concat(means, highest, name="concat0")
+        codes = sym.FullyConnected(row, num_hidden=7, name="fc1")
+        self.symbol = sym.SoftmaxOutput(codes, name="softmax")
+        self.params = draw_params(self.symbol, (3, 32, 48), seed)
 
     def save(self, folder, number=0, dtype="float32", **changes):
         """Save a checkpoint, some arrays changed or, if None, left out; return its prefix."""
         folder.mkdir(parents=True, exist_ok=True)
-        data = mx.sym.Variable("data")
-        mixed = mx.sym.Convolution(data, kernel=(1, 1), num_filter=4, no_bias=True, name="conv0")
-        mixed = mx.sym.BatchNorm(mixed, fix_gamma=False, eps=1e-4, name="bn0")
-        means = mx.sym.Pooling(mixed, kernel=(8, 8), stride=(8, 8), pool_type="avg", name="pool0")
-        highest = mx.sym.Pooling(
-            mixed, kernel=(1, 1), global_pool=True, pool_type="max", name="pool1"
-        )
-        means, highest = mx.sym.flatten(means, name="flatten0"), mx.sym.flatten(highest, name="all")
-        row = mx.sym.concat(means, highest, name="concat0")
-        codes = mx.sym.FullyConnected(row, num_hidden=7, name="fc1")
-        mx.sym.SoftmaxOutput(codes, name="softmax").save(str(folder / "tiny-symbol.json"))
-        arrays = {name: changes.get(name.split(":")[1], a) for name, a in self.arrays.items()}
-        arrays = {
-            name: mx.nd.array(array, dtype=dtype)
-            for name, array in arrays.items()
-            if array is not None
-        }
-        mx.nd.save(str(folder / f"tiny-{number:04}.params"), arrays)
+        params = {**self.params, **changes}
+        params = {name: mx.nd.array(a, dtype=dtype) for name, a in params.items() if a is not None}
+        states = {name: params.pop(name) for name in list(params) if "moving" in name}
+        mx.model.save_checkpoint(str(folder / "tiny"), number, self.symbol, params, states)
         return folder / "tiny"
 
     def codes(self, pixels, layer="fc1_output"):
-        weight, gamma, beta, mean, var, dense, bias = self.arrays.values()
-        count, _, height, width = pixels.shape
-        mixed = np.einsum("fc,nchw->nhwf", weight[:, :, 0, 0], pixels)
-        mixed = (mixed - mean) / np.sqrt(var + 1e-4) * gamma + beta
-        mixed = mixed.transpose(0, 3, 1, 2)
-        highest = mixed.max(axis=(2, 3))
-        if layer == "pool1_output":
-            return highest
-        fields = mixed.reshape(count, 4, height // 8, 8, width // 8, 8).mean(axis=(3, 5))
-        fields = fields.reshape(count, -1)
-        if layer == "flatten0_output":
-            return fields
-        return np.concatenate([fields, highest], axis=1) @ dense.T + bias
+        codes = forward(self.symbol.get_internals()[layer], self.params, pixels)
+        return codes.reshape(len(pixels), -1)
 
 
 def make_codes(count=50, seed=0, **changes):
@@ -271,15 +261,15 @@ def make_codes(count=50, seed=0, **changes):
     codes = 3 * rng.normal(size=(3, 20))[labels] + rng.normal(size=(count, 20))
     thumbnails = np.empty((count, 3, 64, 64), np.uint8)
     thumbnails[:] = rng.integers(0, 256, (count, 3, 1, 1))
-    description = Description(
-        class_names=["n02102040 English springer", "n03028079 church", "garbage truck"],
-        pictures="colored squares",
-        weights="made up",
-        is_output=False,
-        trained=True,
-        output_names=[],
-        precision="float32",
-        cosine=None,
-        seed=seed,
-    )
-    return codes.astype(np.float32), thumbnails, labels, description._replace(**changes)
+    known = {
+        "class_names": ["n02102040 English springer", "n03028079 church", "garbage truck"],
+        "pictures": "colored squares",
+        "weights": "made up",
+        "precision": "float32",
+        "cosine": None,
+        "seed": seed,
+        "is_output": False,
+        "trained": True,
+        "output_names": [],
+    }
+    return codes.astype(np.float32), thumbnails, labels, Description(**{**known, **changes})

@@ -115,6 +115,9 @@ def test_neighbor_precision_of_a_case_done_by_hand():
     # Of the nearest two: 0 -> (10, 30), 10 -> (0, 30), 30 -> (10, 0), 120 -> (140, 30).
     share, chance = neighbor_precision(codes.astype(np.float32), np.array([0, 0, 1, 1, 2]), k=2)
     assert share == pytest.approx((0.5 + 0.5 + 0 + 0.5) / 4) and chance == pytest.approx(1 / 4)
+    # A code that is all zero is nobody's neighbor.
+    codes = np.float32([[0, 0], [1, 0], [0.9, 0.1]])
+    assert neighbor_precision(codes, np.array([0, 1, 1]), k=1) == (1, 0.5)
 
 
 def test_neighbor_precision_of_fewer_pictures_than_neighbors_uses_them_all():

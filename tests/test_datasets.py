@@ -1,14 +1,15 @@
 import hashlib
 import io
 import os
+import re
 import tarfile
 
-from mxcompat.downloads import FILES, File, Files
+from mxcompat.downloads import FILES, DamagedError, File, Files
 
 import cv2
 import numpy as np
 import pytest
-from helpers import centers, encode, paint, write_folder
+from helpers import centers, encode, paint, write_folder, write_rec
 
 from common.datasets import load_mnist, load_output_names, load_picture, load_pictures
 from common.errors import ScriptError
@@ -39,24 +40,27 @@ def test_mnist_comes_in_its_own_order_with_its_labels(real):
     assert source.startswith("MNIST: ") and "60,000 to train on and 10,000 to test" in source
 
 
-@pytest.mark.parametrize(
-    ("load", "source", "instead"),
-    [
-        (lambda files: load_mnist(files)[2], "**Not MNIST:** ", "synthetic digits instead"),
-        (lambda files: load_picture(None, files)[1], "**No photograph:** ", "synthetic picture"),
-        (
-            lambda files: load_pictures(None, [], SHAPE, files).source,
-            "**No photographs:** ",
-            "synthetic pictures instead",
-        ),
-    ],
-)
-def test_stand_in_is_called_one_in_the_terminal_and_in_the_log(
-    load, source, instead, offline, capsys
+STAND_INS = [
+    ("train-images-idx3-ubyte.gz", lambda files: load_mnist(files)[2], "**Not MNIST:** "),
+    ("imagenet_swan.ndarray", lambda files: load_picture(None, files)[1], "**No photograph:** "),
+    (
+        "imagenette2-320.tgz",
+        lambda files: load_pictures(None, [], SHAPE, files).source,
+        "**No photographs:** ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "load", "source"), STAND_INS)
+def test_stand_in_for_what_is_missing_is_called_one_and_there_is_none_for_what_is_damaged(
+    name, load, source, offline, capsys
 ):
     assert load(offline).startswith(source)
     (line,) = capsys.readouterr().err.splitlines()
-    assert instead in line and "(--offline)" in line
+    assert "(--offline)" in line and re.search(r"synthetic .* instead$", line)
+    (offline.folder / name).write_bytes(b"half")
+    with pytest.raises(DamagedError, match=name):
+        load(offline)
 
 
 @pytest.mark.parametrize("height, width", [(500, 300), (300, 500), (20, 30)])
@@ -111,6 +115,7 @@ def test_validation_pictures_of_imagenette_are_unpacked_once(write_archive, offl
     assert [label for _, label in pictures] == [0, 0, 1]
     assert "synset.txt" in capsys.readouterr().err
     assert sorted(os.listdir(offline.folder)) == ["imagenette2-320", "imagenette2-320.tgz"]
+    assert os.listdir(offline.folder / "imagenette2-320") == ["val"]
     (offline.folder / "imagenette2-320.tgz").unlink()
     assert len(load_pictures(None, [], SHAPE, offline)) == 3
 
@@ -135,6 +140,7 @@ def test_folders_named_like_synsets_take_their_names_from_synset_txt(with_synset
 def test_folders_named_like_synsets_keep_their_ids_without_synset_txt(offline, tmp_path, capsys):
     folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
     assert load_pictures(folder, [], SHAPE, offline).classes == SYNSETS
+    assert load_output_names(None, 1000, offline) == []  # said once
     (line,) = capsys.readouterr().err.splitlines()
     assert "synset.txt" in line and "ids" in line
 
@@ -143,5 +149,11 @@ def test_outputs_are_imagenets_classes_only_if_there_are_a_thousand(with_synsets
     names = load_output_names(None, 1000, with_synsets)
     assert len(names) == 1000 and names[0] == "n01440764 tench, Tinca tinca"
     assert load_output_names(None, 999, with_synsets) == []
-    (tmp_path / "mine.txt").write_text("\ufeffant\nbee\n", "utf-8")
-    assert load_output_names(tmp_path / "mine.txt", 1000, with_synsets) == ["ant", "bee"]
+    (tmp_path / "mine.txt").write_text("\ufeffred ant\nbee\n", "utf-8")
+    assert load_output_names(tmp_path / "mine.txt", 1000, with_synsets) == ["red ant", "bee"]
+
+
+def test_file_of_any_name_is_of_records_whose_labels_count_the_outputs(offline, tmp_path):
+    path = write_rec(tmp_path / "records", map(encode, paint(2)), [1, 0])
+    pictures = load_pictures(path, ["ant", "bee"], SHAPE, offline)
+    assert [pictures.classes[label] for _, label in pictures] == ["bee", "ant"]

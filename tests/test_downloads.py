@@ -13,7 +13,8 @@ import pytest
 from helpers import contents
 
 CONTENT = gzip.compress(random.Random(0).randbytes(200_000), mtime=0)
-NAME = "file.bin"
+FLIPPED = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+NAME = "file.gz"
 NOWHERE = "http://127.0.0.1:9"
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetching")
@@ -46,6 +47,7 @@ def serve(tmp_path, http_folder):
 
 @pytest.fixture
 def data(tmp_path):
+    (tmp_path / "data").mkdir()
     return tmp_path / "data"
 
 
@@ -53,107 +55,67 @@ def fetch(data, *names, **options):
     return Files(data, **options).fetch(*(names or [NAME]))
 
 
+@pytest.mark.filterwarnings("default:fetching")
 def test_file_is_fetched_once_and_kept_under_its_name(mirrors, serve, data):
     url, asked = serve()
     mirrors(url)
-    assert fetch(data) == fetch(data) == [data / NAME]
+    with pytest.warns(UserWarning) as told:
+        assert fetch(data) == fetch(data) == [data / NAME]
     assert contents(data) == {NAME: CONTENT} and asked == [f"/{NAME}"]
+    assert [str(each.message) for each in told] == [f"fetching 0.2 MB to {data}: the tests"]
 
 
-def test_mirrors_are_tried_in_order(mirrors, serve, data):
-    (empty, asked_first), (full, asked_then) = serve(content=None), serve()
-    mirrors(NOWHERE, empty, full)
+def test_own_mirror_is_tried_first_and_the_others_in_order(mirrors, serve, data, monkeypatch):
+    servers = [serve(content=None), serve(), serve()]
+    (own, _), (full, _), (last, _) = servers
+    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own + "/folder/")
+    mirrors(NOWHERE, full, last)
     fetch(data)
     assert contents(data) == {NAME: CONTENT}
-    assert asked_first == asked_then == [f"/{NAME}"]
+    assert [asked for _, asked in servers] == [[f"/folder/{NAME}"], [f"/{NAME}"], []]
 
 
-def test_mirror_that_lacks_one_file_is_asked_for_the_next(mirrors, serve, data):
-    url, _ = serve()
-    for name in ("absent.bin", NAME):
-        mirrors(url, name=name)
-    with pytest.raises(UnavailableError, match=rf"no absent\.bin in {data} \(127.*: HTTP 404\)"):
-        fetch(data, "absent.bin", NAME)
-    assert contents(data) == {NAME: CONTENT}
-
-
-def test_own_mirror_is_tried_first(mirrors, serve, data, monkeypatch):
-    (own, asked), (other, asked_other) = serve(), serve()
-    mirrors(other)
-    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own + "/")
-    fetch(data)
-    assert asked == [f"/{NAME}"] and asked_other == []
-
-
-@pytest.mark.parametrize(
-    "own",
-    ["http://user:secret@127.0.0.1:9/folder", "user:secret@127.0.0.1:9", "ftp://user:secret@host"],
-)
-def test_own_mirror_that_does_not_answer_leaves_the_others_and_its_password_unknown(
-    own, mirrors, serve, data, monkeypatch
+def test_file_that_no_mirror_has_is_named_with_each_reason_once_and_the_others_are_fetched(
+    mirrors, serve, data
 ):
-    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own)
-    mirrors(NOWHERE)
-    with pytest.raises(UnavailableError, match=r"no (connection|valid address)") as raised:
-        fetch(data)
-    assert "secret" not in str(raised.value)
-    mirrors(serve()[0])
-    fetch(data)
+    url, _ = serve()
+    mirrors(url)
+    mirrors(NOWHERE, f"{NOWHERE}/other", url, name="absent")
+    reasons = r"127.0.0.1:9, 127.0.0.1:9: no connection; 127.0.0.1:\d+: HTTP 404"
+    with pytest.raises(UnavailableError, match=rf"^no absent in {data} \({reasons}\)$"):
+        fetch(data, "absent", NAME)
     assert contents(data) == {NAME: CONTENT}
-
-
-def test_missing_file_that_no_mirror_has_is_named_with_each_reason_once(mirrors, serve, data):
-    mirrors(NOWHERE, f"{NOWHERE}/other", serve(content=None)[0])
-    with pytest.raises(UnavailableError) as raised:
-        fetch(data)
-    nowhere = "127.0.0.1:9, 127.0.0.1:9: no connection"
-    assert f"no {NAME} in {data} ({nowhere}; 127.0.0.1:" in str(raised.value)
-    assert str(raised.value).endswith(": HTTP 404)")
-    assert contents(data) == {}
 
 
 def test_offline_asks_nobody(mirrors, serve, data):
     url, asked = serve()
     mirrors(url)
     with pytest.raises(UnavailableError, match=rf"no {NAME} in .*\(--offline\)"):
-        fetch(data, offline=True)
-    assert asked == [] and not data.exists()
+        fetch(data / "new", offline=True)
+    assert asked == [] and contents(data) == {}
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[:-1] + b"!"])
-def test_damaged_file_is_reported_and_replaced(content, mirrors, serve, data):
-    mirrors(serve()[0])
-    data.mkdir()
+@pytest.mark.parametrize("content", [CONTENT[:-1], FLIPPED])
+def test_damaged_file_is_reported_and_replaced_or_stays_if_it_cannot_be(
+    content, mirrors, serve, data
+):
     (data / NAME).write_bytes(content)
+    mirrors(NOWHERE)
+    for offline in (False, True):
+        with pytest.raises(DamagedError, match=f"{NAME} is damaged and cannot be fetched again"):
+            fetch(data, offline=offline)
+    assert contents(data) == {NAME: content}
+    mirrors(serve()[0])
     with pytest.warns(UserWarning, match=f"{data / NAME} was damaged .* has been replaced"):
         fetch(data)
     assert contents(data) == {NAME: CONTENT}
 
 
-@pytest.mark.parametrize("offline", [False, True])
-def test_damaged_file_that_cannot_be_had_is_an_error_and_stays(offline, mirrors, data):
-    mirrors(NOWHERE)
-    data.mkdir()
-    (data / NAME).write_bytes(b"half")
-    with pytest.raises(DamagedError, match=f"{NAME} is damaged and cannot be fetched again"):
-        fetch(data, offline=offline)
-    assert contents(data) == {NAME: b"half"}
+class HalfHandler(http.server.BaseHTTPRequestHandler):
+    """Promises a whole file and hangs up after half of it."""
 
-
-@pytest.mark.parametrize("wrong", [b"<html>log in first</html>", CONTENT[:-1] + b"!"])
-def test_wrong_content_is_never_kept(wrong, mirrors, serve, data):
-    (wrong, _), (right, _) = serve(wrong), serve()
-    mirrors(wrong)
-    with pytest.raises(DamagedError, match=f"^{NAME} is damaged on the mirrors.*wrong sha256"):
-        fetch(data)
-    assert contents(data) == {}
-    mirrors(wrong, right)
-    fetch(data)
-    assert contents(data) == {NAME: CONTENT}
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers any request in one odd way, and logs none."""
+    status, header, value = 200, "Content-Length", str(len(CONTENT))
+    content = CONTENT[: len(CONTENT) // 2]
 
     def __init__(self, *args, directory):
         super().__init__(*args)
@@ -161,49 +123,54 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def answer(self, status, name, value, content=b""):
-        self.send_response(status)
-        self.send_header(name, value)
+    def do_GET(self):  # noqa: N802
+        self.send_response(self.status)
+        self.send_header(self.header, self.value)
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(self.content)
 
 
-class HalfHandler(Handler):
-    """Promises a whole file and hangs up after half of it."""
+class LoopHandler(HalfHandler):
+    """Sends whoever asks back to the same place."""
 
-    def do_GET(self):  # noqa: N802
-        self.answer(200, "Content-Length", str(len(CONTENT)), CONTENT[: len(CONTENT) // 2])
-
-
-class LoopHandler(Handler):
-    """Sends whoever asks back to itself."""
-
-    def do_GET(self):  # noqa: N802
-        self.answer(302, "Location", self.path)
+    status, header, value, content = 302, "Location", f"/{NAME}", b""
 
 
-class PackedHandler(Handler):
-    """Sends a .gz as a packed answer to whoever would unpack it."""
+class WrongHandler(HalfHandler):
+    """Sends a file of the right size."""
 
-    def do_GET(self):  # noqa: N802
-        unpacks = "gzip" in self.headers["Accept-Encoding"]
-        self.answer(200, "Content-Encoding", "gzip" if unpacks else "identity", CONTENT)
+    content = FLIPPED
 
 
 @pytest.mark.parametrize(
-    ("handler", "reason"), [(HalfHandler, "no connection"), (LoopHandler, "redirects without end")]
+    ("handler", "error", "reason"),
+    [
+        (HalfHandler, UnavailableError, "no connection"),
+        (LoopHandler, UnavailableError, "redirects without end"),
+        (WrongHandler, DamagedError, f"^{NAME} is damaged on the mirrors.*wrong sha256"),
+    ],
 )
 def test_mirror_that_fails_leaves_nothing_and_the_next_is_tried(
-    handler, reason, mirrors, serve, http_folder, data
+    handler, error, reason, mirrors, serve, http_folder, data
 ):
     bad, _ = http_folder("", handler)
     mirrors(bad)
-    with pytest.raises(UnavailableError, match=reason):
+    with pytest.raises(error, match=reason):
         fetch(data)
     assert contents(data) == {}
     mirrors(bad, serve()[0])
     fetch(data)
     assert contents(data) == {NAME: CONTENT}
+
+
+class PackedHandler(HalfHandler):
+    """Sends a .gz as a packed answer to whoever would unpack it."""
+
+    header, content = "Content-Encoding", CONTENT
+
+    @property
+    def value(self):
+        return "gzip" if "gzip" in self.headers["Accept-Encoding"] else "identity"
 
 
 def test_file_is_not_unpacked_on_its_way(mirrors, http_folder, data):
@@ -212,9 +179,22 @@ def test_file_is_not_unpacked_on_its_way(mirrors, http_folder, data):
     assert contents(data) == {NAME: CONTENT}
 
 
+@pytest.mark.parametrize(
+    "own", ["http://user:secret@127.0.0.1:9/x", "user:secret@127.0.0.1:9", "ftp://user:secret@host"]
+)
+def test_password_of_a_mirror_is_not_told(own, mirrors, data, monkeypatch):
+    monkeypatch.setenv("MXBOARD_DEMO_MIRROR", own)
+    mirrors(NOWHERE)
+    with pytest.raises(UnavailableError, match=r"no (connection|valid address)") as raised:
+        fetch(data)
+    assert "secret" not in str(raised.value)
+
+
 def test_silent_mirror_is_asked_once(mirrors, data, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        hang_up = threading.Timer(20, silent.close)
+        hang_up.start()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for name in "abc":
             mirrors(url, name=name)
@@ -222,20 +202,11 @@ def test_silent_mirror_is_asked_once(mirrors, data, monkeypatch):
         for names in ("ab", "c"):
             with pytest.raises(UnavailableError, match="no answer"):
                 files.fetch(*names)
+        hang_up.cancel()
         silent.setblocking(False)
         silent.accept()
         with pytest.raises(BlockingIOError):
             silent.accept()
-
-
-@pytest.mark.filterwarnings("default:fetching")
-def test_size_and_purpose_of_what_is_missing_are_told_once(mirrors, serve, data):
-    mirrors(serve()[0])
-    with pytest.warns(UserWarning) as told:
-        fetch(data)
-        fetch(data)
-    (warning,) = told
-    assert str(warning.message) == f"fetching 0.2 MB to {data}: the tests"
 
 
 def test_disk_that_is_full_is_named(mirrors, serve, small_disk):
@@ -245,19 +216,13 @@ def test_disk_that_is_full_is_named(mirrors, serve, small_disk):
     assert raised.value.filename == str(small_disk) and contents(small_disk) == {}
 
 
-def test_several_at_once_leave_one_whole_file(mirrors, serve, data):
+def test_several_at_once_leave_one_whole_file_and_nothing_of_a_killed_run(mirrors, serve, data):
     mirrors(serve()[0])
     threads = [threading.Thread(target=fetch, args=(data,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert contents(data) == {NAME: CONTENT}
-
-
-def test_partial_download_of_a_killed_run_is_removed_by_the_next_that_looks(mirrors, serve, data):
-    mirrors(serve()[0])
-    fetch(data)
     left = data / ".mxcompat-part-of-a-killed-run"
     left.mkdir()
     (left / NAME).write_bytes(CONTENT[:99])

@@ -5,6 +5,8 @@ import numpy as np
 import onnx
 import pooch
 import pytest
+from helpers import centers, paint
+from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 from onnx import helper, numpy_helper
 
@@ -23,8 +25,10 @@ from common.synthetic import CLASSES, draw_class, draw_weights
 CPU = mx.cpu()
 
 
-def export(net, folder, side):
-    """Export a Gluon network, initialized at random, that was made for squares of a side."""
+def export(folder, *layers, side):
+    """Export layers, initialized at random, that were made for squares of a side."""
+    net = mx.gluon.nn.HybridSequential()
+    net.add(*layers)
     net.initialize()
     net.hybridize()
     net(mx.nd.zeros((1, 3, side, side)))
@@ -36,24 +40,19 @@ def export(net, folder, side):
 def test_shape_that_a_dense_layer_cannot_take_is_answered_with_the_one_that_it_takes(
     side, tmp_path
 ):
-    net = mx.gluon.nn.HybridSequential()
-    net.add(mx.gluon.nn.Conv2D(3, 3), mx.gluon.nn.Dense(5))
-    symbol, params, path = export(net, tmp_path, side=32)
+    symbol, params, path = export(tmp_path, nn.Conv2D(3, 3), nn.Dense(5), side=32)
     assert make_network(symbol, params, (3, 32, 32), path).code_size == 5
     with pytest.raises(ScriptError, match=f"of 3,{side},{side}: give --image-shape 3,32,32$"):
         make_network(symbol, params, (3, side, side), path)
 
 
 def test_shape_that_is_smaller_than_a_kernel_is_answered(tmp_path):
-    net = mx.gluon.nn.HybridSequential()
-    net.add(mx.gluon.nn.Conv2D(3, 3), mx.gluon.nn.AvgPool2D(8), mx.gluon.nn.Flatten())
-    symbol, params, path = export(net, tmp_path, side=12)
-    for check in (
-        lambda: choose_code_layer(symbol, None, (3, 9, 9)),
-        lambda: make_network(symbol, params, (3, 9, 9), path),
-    ):
-        with pytest.raises(ScriptError, match="of 3,9,9: give another --image-shape$"):
-            check()
+    layers = nn.Conv2D(3, 3), nn.AvgPool2D(8), nn.Flatten()
+    symbol, params, path = export(tmp_path, *layers, side=12)
+    with pytest.raises(ScriptError, match="of 3,9,9: give another --image-shape$"):
+        choose_code_layer(symbol, None, (3, 9, 9))
+    with pytest.raises(ScriptError, match="of 3,9,9: give another --image-shape$"):
+        make_network(symbol, params, (3, 9, 9), path)
 
 
 def load_tiny(prefix):
@@ -86,7 +85,7 @@ def test_parameters_that_do_not_fit_their_symbol_are_an_error(changes, words, ti
 def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
     network = make_network(*load_tiny(tiny.save(tmp_path, 1, dtype="float16")))
     assert {array.dtype for array in network.params.values()} == {np.float32}
-    images = np.random.default_rng(0).integers(256, size=(3, 3, 32, 48)).astype(np.uint8)
+    images = centers(paint(3))
     expected = tiny.codes(images)
     codes = encode(make_block(network.symbol, network.params, CPU), images, CPU)
     assert codes.dtype == np.float32 and codes.shape == (3, network.code_size)

@@ -56,11 +56,13 @@ def test_any_other_picture_shows_seven_eighths_of_its_shorter_edge(height, width
     scaled = cv2.resize(picture, size, interpolation=method)
     top, left = (size[1] - 224) // 2, (size[0] - 224) // 2
     expected = scaled[top : top + 224, left : left + 224].transpose(2, 0, 1)
-    assert abs(crop(picture, 224, 224).astype(int) - expected).max() <= 6
+    difference = crop(picture, 224, 224).astype(int) - expected
+    assert abs(difference[:, 8:-8, 8:-8]).max() <= 2
 
 
 def test_narrow_strip_does_not_fill_the_memory():
     assert crop(gradient(1, 60_000), 224, 224).shape == (3, 224, 224)
+    assert crop(gradient(60_000, 1), 10, 224).shape == (3, 10, 224)
 
 
 def test_fine_patterns_are_averaged_and_not_skipped_when_shrunk():
@@ -196,8 +198,9 @@ def test_records_have_their_labels(index, tmp_path):
     [
         ([2, 5, 1, 0.1, 0.2, 0.3, 0.4], 1, "records of boxes: the class of the first object"),
         ([4, 6, 7, 8, 2, 0, 0, 1, 1, 0, 1, 0, 0, 1, 1, 0], 2, "records of boxes"),
-        ([1, 0, 3], 1, "labels of several numbers: the first is taken"),
-        ([7, 9], 7, "labels of several numbers"),
+        ([7, 9], 7, "labels of several numbers: the first is taken"),
+        ([2, 1, 5], 2, "labels of several numbers"),
+        ([2, 5, 1, 0.1], 2, "labels of several numbers"),
     ],
 )
 def test_label_of_several_numbers_is_a_class_and_it_says_which(
@@ -232,14 +235,14 @@ def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
     contents = [encode(each) for each in paint(5)]
     contents[1], contents[3] = b"", b"no picture"
     rec = write_rec(tmp_path / "x.rec", contents, range(5), index=True)
-    # An index that leads into the middle of a record.
-    index = (tmp_path / "x.idx").read_text().rstrip()
-    (tmp_path / "x.idx").write_text(index[:-1] + str((int(index[-1]) + 5) % 10) + "\n")
+    # Backwards, and the first one leads into the middle of a record.
+    lines = (tmp_path / "x.idx").read_text().splitlines()[::-1]
+    (tmp_path / "x.idx").write_text("\n".join(["4\t4", *lines[1:]]))
     pictures = PictureRecords(rec, [], SHAPE)
     _, labels = stack_readable([pictures[number] for number in range(5)])
-    assert labels.tolist() == [0, 2]
+    assert labels.tolist() == [2, 0]
     pictures.report()
-    assert "left out: 3 (record 1, record 3, record 4)" in capsys.readouterr().err
+    assert "left out: 3 (record 0, record 1, record 3)" in capsys.readouterr().err
 
 
 def test_synthetic_pictures_are_of_each_class_in_turn_and_all_different():
