@@ -90,7 +90,7 @@ def load_network(args, files):
     if args.model == DEFAULT_MODEL:
         return load_resnet_152(files, args.image_shape)
     symbol, params, path = load_checkpoint(args.model)
-    layer, is_output = choose_code_layer(symbol, params, args.code_layer, args.image_shape)
+    layer, is_output = choose_code_layer(symbol, args.code_layer, args.image_shape)
     # The scores before the softmax: probabilities would hide all classes but the most likely.
     code = symbol.get_internals()[layer]
     if args.mean_rgb or args.std_rgb:

@@ -40,15 +40,11 @@ def load_checkpoint(prefix):
     """Return a network that MXNet saved; its input, which takes the pictures, is called data."""
     try:
         symbol, params, path = checkpoints.load_checkpoint(prefix)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
+        message = str(error)
         if Path(prefix).name == INCEPTION_BN:
-            raise ScriptError(
-                f"{error}; Inception-BN's weights are no longer published: if you have a copy, "
-                "give its path to --model"
-            ) from error
-        raise
-    except ValueError as error:
-        raise ScriptError(str(error)) from error
+            message += " to --model, if you have a copy: they are no longer published"
+        raise ScriptError(message) from error
     inputs = checkpoints.inputs_of(symbol, params)
     if "data" not in inputs and len(inputs) != 1:
         raise ScriptError(
@@ -101,7 +97,7 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
     return layer, f"The filters are `{name}` of `{source}`."
 
 
-def choose_code_layer(symbol, params, name, image_shape):
+def choose_code_layer(symbol, name, image_shape):
     """Return the layer whose output is the code, and whether that is scores of classes.
 
     It is the last before a softmax or another head, or the one of this name; it must give one
@@ -116,7 +112,7 @@ def choose_code_layer(symbol, params, name, image_shape):
         name = last
         if len(symbol.list_outputs()) > 1:
             warn(f"the network has several outputs: {name} is taken; --code-layer picks another")
-    vectors = code_layers(symbol, params, image_shape)
+    vectors = code_layers(symbol, image_shape)
     if name not in vectors:
         others = f"; the last that do: {' '.join(vectors[-10:])}" if vectors else ""
         raise ScriptError(
@@ -126,7 +122,7 @@ def choose_code_layer(symbol, params, name, image_shape):
     return name, name == last and is_classifier
 
 
-def code_layers(symbol, params, image_shape):
+def code_layers(symbol, image_shape):
     """Name the layers that give one vector per picture, from the first to the last."""
     layers = symbol.get_internals()
     try:
@@ -138,9 +134,9 @@ def code_layers(symbol, params, image_shape):
         for name, shape in zip(layers.list_outputs(), shapes)
         if len(shape) > 1 and shape[0] == 2 and max(shape[2:], default=1) == 1
     ]
-    labels = set(symbol.list_arguments()) - {"data", *params}
+    known = set(checkpoints.inputs_of(symbol, ()))  # and no labels
     inputs = {name: set(layers[name].list_arguments()) for name in vectors}
-    return [name for name in vectors if "data" in inputs[name] and not labels & inputs[name]]
+    return [name for name in vectors if "data" in inputs[name] and inputs[name] <= known]
 
 
 def infer_shapes(infer, image_shape, count=1):

@@ -97,6 +97,7 @@ def inputs_of(symbol: mx.sym.Symbol, params: dict) -> list:
         node["name"]
         for index, node in enumerate(graph["nodes"])
         if index in needed and node["op"] == "null" and node["name"] not in params
+        if not node["name"].endswith("label")
     ]
 
 

@@ -9,9 +9,10 @@ import pytest
 from helpers import damage, draw_params
 from mxnet.gluon.model_zoo import vision
 
+from common import cli
 from common.checkpoints import choose_code_layer, code_layers, load_checkpoint, load_first_layer
 from common.errors import ScriptError
-from common.networks import encode, make_block, make_network
+from common.networks import Encoder, make_network
 
 IMAGES = np.random.default_rng(0).integers(256, size=(4, 3, 6, 6)).astype(np.uint8)
 WEIGHT = np.random.default_rng(1).normal(size=(5, 108)).astype(np.float32)
@@ -38,7 +39,8 @@ def codes_of(prefix, images=IMAGES):
     symbol, params, path = load_checkpoint(prefix)
     layer, is_output = choose_code_layer(symbol, None, shape)
     network = make_network(symbol.get_internals()[layer], params, shape, path)
-    return encode(make_block(network.symbol, network.params, mx.cpu()), images, mx.cpu()), is_output
+    encoder = Encoder(network.symbol, network.params, shape, mx.cpu())
+    return encoder.start(images)(), is_output
 
 
 def test_checkpoint_is_its_symbol_and_its_highest_numbered_parameters(tiny, place):
@@ -58,10 +60,10 @@ def test_checkpoint_without_a_whole_file_is_an_error_that_names_it(name, how, pl
     if how == "missing":
         for path in (place / "good").glob("*" + name[-7:]):
             path.unlink()
-        words = name.replace("12", "00") + " is missing: --model takes"
+        words = name.replace("12", "00") + " is missing: give what comes before"
     else:
         damage(place / "good" / name, how)
-        words = f"{name} cannot be read"
+        words = f"{name}(, byte | cannot be read: )"
     with pytest.raises(ScriptError, match=words) as raised:
         load_checkpoint(str(place / "good" / "tiny"))
     assert "\n" not in str(raised.value)
@@ -74,7 +76,7 @@ def test_parameters_without_names_are_no_checkpoint(place):
 
 
 def test_inception_bn_is_told_that_its_weights_are_no_longer_published(tmp_path):
-    with pytest.raises(ScriptError, match="no longer published: .*--model"):
+    with pytest.raises(ScriptError, match="to --model, if you have a copy: .* no longer published"):
         load_checkpoint(str(tmp_path / "imagenet1k-inception-bn"))
 
 
@@ -178,7 +180,7 @@ def test_gray_network_takes_gray_pictures_and_says_so_to_others(tmp_path):
     prefix = save(tmp_path, mx.sym.flatten(maps, name="flat"), c_weight=weight)
     codes, _ = codes_of(prefix, IMAGES[:, :1])
     np.testing.assert_allclose(codes, IMAGES[:, 0].reshape(4, -1) @ WEIGHT[:, :36].T, rtol=1e-4)
-    with pytest.raises(ScriptError, match="of 3,6,6: give --image-shape 1,6,6$"):
+    with pytest.raises(ScriptError, match="c_weight takes 1 channels, .* try --image-shape 1,H,W$"):
         codes_of(prefix)
     layer, _ = load_first_layer(load_checkpoint(prefix), None, None, None)
     assert layer.weight.shape == (5, 1, 6, 6)
@@ -262,3 +264,57 @@ def test_first_layer_with_unfit_parameters_is_an_error(change, words, tmp_path):
 def test_checkpoint_without_a_layer_for_pictures_is_an_error(tmp_path):
     with pytest.raises(ScriptError, match="no convolution with 3 input channels, or 1"):
         load_first_layer(load_checkpoint(save(tmp_path, dense())), None, None, None)
+
+
+def test_what_else_a_file_of_parameters_holds_does_not_matter(tmp_path):
+    symbol = mx.sym.SoftmaxOutput(dense(), name="softmax")
+    others = {"data": np.zeros((4, 3, 6, 6)), "softmax_label": np.zeros(4)}
+    prefix = save(tmp_path, symbol, fc_weight=WEIGHT, **others)
+    np.testing.assert_allclose(codes_of(prefix)[0], EXPECTED, rtol=1e-4)
+
+
+def test_label_is_known_by_where_it_goes(tmp_path):
+    symbol = mx.sym.SoftmaxOutput(dense(mx.sym.var("input")), mx.sym.var("y"))
+    np.testing.assert_allclose(codes_of(save(tmp_path, symbol))[0], EXPECTED, rtol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["", "-symbol.json", "-0000.params"])
+def test_name_that_a_shell_completed_is_a_prefix_too(suffix, tmp_path):
+    assert cli.prefix(f"{tmp_path}/net{suffix}") == f"{tmp_path}/net"
+
+
+@pytest.mark.parametrize("name", ["net-symbol.json", "net-0000.params"])
+def test_git_lfs_pointer_is_told_apart_from_a_damaged_file(name, tmp_path):
+    prefix = save(tmp_path, dense())
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ScriptError, match=f"{name} is a Git LFS pointer: run git lfs pull"):
+        load_checkpoint(prefix)
+
+
+def test_operator_that_mxnet_lacks_is_named(tmp_path):
+    prefix = save(tmp_path, dense())
+    path = tmp_path / "net-symbol.json"
+    path.write_text(path.read_text().replace('"FullyConnected"', '"WarpCTC"'))
+    with pytest.raises(ScriptError, match="net-symbol.json cannot be read: .*WarpCTC"):
+        load_checkpoint(prefix)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias", "words"),
+    [
+        ((3, 3), np.ones(7), r"c_bias has the shape \(7,\)"),
+        ((3, 3), np.full(5, np.nan), "NaN or infinite weights in c"),
+        ((225, 3), np.ones(5), r"the kernel of c is larger than a picture, \(225, 3\)"),
+    ],
+)
+def test_first_layer_that_cannot_be_shown_is_told_why(kernel, bias, words, tmp_path):
+    symbol = mx.sym.Convolution(mx.sym.var("data"), kernel=kernel, num_filter=5, name="c")
+    prefix = save(tmp_path, symbol, c_weight=np.ones((5, 3, *kernel)), c_bias=bias)
+    with pytest.raises(ScriptError, match=words):
+        load_first_layer(load_checkpoint(prefix), None, None, None)
+
+
+def test_network_without_a_vector_per_picture_is_not_told_to_choose_from_nothing():
+    maps = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=5, name="c")
+    with pytest.raises(ScriptError, match="no layer that gives one vector per picture$"):
+        choose_code_layer(maps, None, (3, 8, 8))

@@ -1,7 +1,9 @@
+import gzip
 import hashlib
 import io
 import os
 import re
+import shutil
 import tarfile
 
 from mxcompat.downloads import FILES, DamagedError, File, Files
@@ -45,7 +47,7 @@ STAND_INS = [
     ("imagenet_swan.ndarray", lambda files: load_picture(None, files)[1], "**No photograph:** "),
     (
         "imagenette2-320.tgz",
-        lambda files: load_pictures(None, [], SHAPE, files).source,
+        lambda files: load_pictures(None, SHAPE, files).source,
         "**No photographs:** ",
     ),
 ]
@@ -109,7 +111,7 @@ def write_archive(monkeypatch):
 def test_validation_pictures_of_imagenette_are_unpacked_once(write_archive, offline, capsys):
     names = ["val/n02102040/0", "val/n03028079/1", "train/n02102040/2", "val/n02102040/3"]
     write_archive(offline.folder, {f"{n}.png": encode(each) for n, each in zip(names, paint(4))})
-    pictures = load_pictures(None, [], SHAPE, offline)
+    pictures = load_pictures(None, SHAPE, offline)
     assert pictures.classes == SYNSETS[1:] and "Imagenette" in pictures.source
     assert ([image for image, _ in pictures] == centers(paint(4))[[0, 3, 1]]).all()
     assert [label for _, label in pictures] == [0, 0, 1]
@@ -117,20 +119,20 @@ def test_validation_pictures_of_imagenette_are_unpacked_once(write_archive, offl
     assert sorted(os.listdir(offline.folder)) == ["imagenette2-320", "imagenette2-320.tgz"]
     assert os.listdir(offline.folder / "imagenette2-320") == ["val"]
     (offline.folder / "imagenette2-320.tgz").unlink()
-    assert len(load_pictures(None, [], SHAPE, offline)) == 3
+    assert len(load_pictures(None, SHAPE, offline)) == 3
 
 
 def test_archive_that_does_not_fit_the_disk_is_not_taken_for_unpacked(write_archive, small_disk):
     write_archive(small_disk, {f"val/n02102040/{n}.png": bytes(30_000) for n in range(9)})
     with pytest.raises(OSError, match="No space left on device") as raised:
-        load_pictures(None, [], SHAPE, Files(small_disk, offline=True))
+        load_pictures(None, SHAPE, Files(small_disk, offline=True))
     assert raised.value.filename == str(small_disk)
     assert os.listdir(small_disk) == ["imagenette2-320.tgz"]
 
 
 def test_folders_named_like_synsets_take_their_names_from_synset_txt(with_synsets, tmp_path):
     folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
-    assert load_pictures(folder, [], SHAPE, with_synsets).classes == [
+    assert load_pictures(folder, SHAPE, with_synsets).classes == [
         "mine",
         "n02102040 English springer, English springer spaniel",
         "n03028079 church, church building",
@@ -139,7 +141,7 @@ def test_folders_named_like_synsets_take_their_names_from_synset_txt(with_synset
 
 def test_folders_named_like_synsets_keep_their_ids_without_synset_txt(offline, tmp_path, capsys):
     folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
-    assert load_pictures(folder, [], SHAPE, offline).classes == SYNSETS
+    assert load_pictures(folder, SHAPE, offline).classes == SYNSETS
     assert load_output_names(None, 1000, offline) == []  # said once
     (line,) = capsys.readouterr().err.splitlines()
     assert "synset.txt" in line and "ids" in line
@@ -150,10 +152,29 @@ def test_outputs_are_imagenets_classes_only_if_there_are_a_thousand(with_synsets
     assert len(names) == 1000 and names[0] == "n01440764 tench, Tinca tinca"
     assert load_output_names(None, 999, with_synsets) == []
     (tmp_path / "mine.txt").write_text("\ufeffred ant\nbee\n", "utf-8")
-    assert load_output_names(tmp_path / "mine.txt", 1000, with_synsets) == ["red ant", "bee"]
+    assert load_output_names(tmp_path / "mine.txt", 2, with_synsets) == ["red ant", "bee"]
 
 
-def test_file_of_any_name_is_of_records_whose_labels_count_the_outputs(offline, tmp_path):
+def test_file_of_any_name_is_of_records_whose_labels_have_no_names(offline, tmp_path):
     path = write_rec(tmp_path / "records", map(encode, paint(2)), [1, 0])
-    pictures = load_pictures(path, ["ant", "bee"], SHAPE, offline)
-    assert [pictures.classes[label] for _, label in pictures] == ["bee", "ant"]
+    pictures = load_pictures(path, SHAPE, offline)
+    assert [label for _, label in pictures] == [1, 0] and pictures.classes == []
+
+
+def test_names_that_do_not_fit_the_outputs_are_an_error(offline, tmp_path):
+    (tmp_path / "mine.txt").write_text("ant\nbee\n")
+    with pytest.raises(ScriptError, match="--classes: .*mine.txt has 2 names for 3 outputs"):
+        load_output_names(tmp_path / "mine.txt", 3, offline)
+
+
+def test_mnist_that_somebody_has_unpacked_is_read(real, tmp_path):
+    packed, unpacked = tmp_path / "packed", tmp_path / "unpacked"
+    shutil.copytree(real / "mnist", packed)
+    unpacked.mkdir()
+    for path in packed.iterdir():
+        (unpacked / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    one, other = (load_mnist(Files(folder, offline=True)) for folder in (packed, unpacked))
+    for first, second in zip(one[:2], other[:2]):
+        assert (first[0] == second[0]).all() and (first[1] == second[1]).all()
+    assert one[0][0].shape == (60_000, 28, 28) and one[1][1].dtype == np.int32
+    assert other[2].startswith("MNIST: handwritten digits")

@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 
-from common.codes import ARRAYS, save_codes
-
 import pooch
 import pytest
 from helpers import (
@@ -26,6 +24,8 @@ from helpers import (
 )
 from hypothesis import given, note
 from hypothesis import strategies as st
+
+from common.codes import ARRAYS, save_codes
 
 # What one flag or another expects, and what none does.
 ODD_ONES = [

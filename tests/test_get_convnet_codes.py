@@ -6,11 +6,6 @@ import subprocess
 import sys
 import threading
 
-from common.codes import load_codes, save_codes
-from common.datasets import shrink, to_gray
-from common.errors import ScriptError
-from common.synthetic import CLASSES
-
 import mxnet as mx
 import numpy as np
 import pytest
@@ -34,6 +29,11 @@ from helpers import (
     write_rec,
 )
 from mxnet.gluon.model_zoo import vision
+
+from common.codes import load_codes, save_codes
+from common.datasets import shrink, to_gray
+from common.errors import ScriptError
+from common.synthetic import CLASSES
 
 SCRIPT = "get_convnet_codes.py"
 DEFAULT_MODEL = "imagenet1k-resnet-152"

@@ -13,7 +13,7 @@ from common import int8
 from common.checkpoints import load_checkpoint
 from common.errors import ScriptError
 from common.int8 import choose_dtype, mean_cosine, quantize, rewrite_batch_norms
-from common.networks import encode, make_network
+from common.networks import make_network
 
 CPU = mx.cpu()
 SHAPE = (3, 32, 32)
@@ -55,11 +55,10 @@ def assert_float32(codes, network, images):
     assert abs(codes - expected).max() < 1e-4 * abs(expected).max()
 
 
-def operators(block, folder):
-    """Return what a block computes with, fused as it is."""
-    block.export(str(folder / "block"))
-    nodes = json.loads((folder / "block-symbol.json").read_text())["nodes"]
-    return [node["op"] for node in nodes if node["op"] != "null"]
+def operators(encoder):
+    """Return what an encoder computes with, fused as it is."""
+    symbol = encoder._executors[0].get_optimized_symbol()
+    return [node["op"] for node in json.loads(symbol.tojson())["nodes"] if node["op"] != "null"]
 
 
 def centered_cosine(codes, others):
@@ -88,13 +87,13 @@ def test_int8_is_tried_only_where_the_processor_is_fast_in_it(flags, dtype, proc
     assert choose(small_network(), "auto", pictures(9))[1] == dtype
 
 
-def test_optimized_network_gives_the_same_codes_at_any_batch_size(tmp_path):
+def test_optimized_network_gives_the_same_codes_at_any_batch_size():
     images, network = pictures(21), small_network()
-    block, dtype, cosine = choose_dtype(network, "float32", None, SHAPE, CPU)
+    encoder, dtype, cosine = choose_dtype(network, "float32", None, SHAPE, CPU)
     assert (dtype, cosine) == ("float32", None)
     for size in (21, 5, 1):
-        assert_float32(encode(block, images[:size], CPU), network, images[:size])
-    assert "_sg_mkldnn_conv" in operators(block, tmp_path)
+        assert_float32(encoder.start(images[:size])(), network, images[:size])
+    assert "_sg_mkldnn_conv" in operators(encoder)
 
 
 def test_network_gives_the_same_codes_when_another_with_its_weights_is_gone():
@@ -104,16 +103,16 @@ def test_network_gives_the_same_codes_when_another_with_its_weights_is_gone():
         maps = mx.sym.Convolution(maps, kernel=(3, 3), num_filter=64, no_bias=True, name=name)
     images = pictures(16)
     network = make_network(maps, draw_params(maps, SHAPE), SHAPE, "made up")
-    int8_block, _, cosine = choose(network, "int8", images)
-    block, _, _ = choose(network, "float32", images)
-    before = encode(int8_block, images, CPU)
-    encode(block, images, CPU)
-    del block
+    int8_encoder, _, cosine = choose(network, "int8", images)
+    encoder, _, _ = choose(network, "float32", images)
+    before = int8_encoder.start(images)()
+    encoder.start(images)()
+    del encoder
     clutter = [mx.nd.ones((500, 500)) for _ in range(20)]
     mx.nd.waitall()
-    assert (encode(int8_block, images, CPU) == before).all() and len(clutter) == 20
-    block, _, _ = choose(network, "float32", images)
-    assert_float32(encode(block, images, CPU), network, images)
+    assert (int8_encoder.start(images)() == before).all() and len(clutter) == 20
+    encoder, _, _ = choose(network, "float32", images)
+    assert_float32(encoder.start(images)(), network, images)
     assert cosine > 0.95
 
 
@@ -131,13 +130,14 @@ def test_cosine_is_that_of_codes_less_their_mean():
 
 def test_codes_in_int8_are_as_like_those_of_float32_as_it_says(capsys):
     images, network = pictures(200), small_network()
-    block, dtype, cosine = choose(network, "int8", images[:32])
-    codes, expected = encode(block, images, CPU), forward(network.symbol, network.params, images)
+    encoder, dtype, cosine = choose(network, "int8", images[:32])
+    codes, expected = encoder.start(images)(), forward(network.symbol, network.params, images)
     assert dtype == "int8" and 0.99 < cosine < 1 and (codes != expected).any()
     assert cosine == pytest.approx(centered_cosine(codes[:32], expected[:32]), abs=1e-5)
     assert centered_cosine(codes, expected) > 0.99
     assert capsys.readouterr().out == (
-        f"int8: the mean cosine of its codes with those of float32 is {cosine:.4f}\n"
+        f"int8: the mean cosine of its codes with those of float32 is {cosine:.4f} "
+        "(1: the same; --dtype float32 turns it off)\n"
     )
 
 
@@ -146,7 +146,7 @@ def test_int8_is_calibrated_on_the_brightest_of_all_the_pictures_it_is_given():
     dim = images.copy()
     images[4] = 255
     bright, first, dim = (
-        encode(choose(small_network(), "int8", sample, size=2)[0], images, CPU)
+        choose(small_network(), "int8", sample, size=2)[0].start(images)()
         for sample in (images, images[:4], dim)
     )
     assert (bright != first).any() and (bright != dim).any()
@@ -166,9 +166,9 @@ def test_error_while_mxnet_calls_back_for_the_calibration_is_raised(monkeypatch)
 @pytest.mark.parametrize("count", [1, 2])
 def test_pass_that_observes_a_network_gives_its_codes_in_float32(count):
     images, network = pictures(count), small_network()
-    block, codes = quantize(network, images)
+    encoder, codes = quantize(network, images)
     assert_float32(codes, network, images)
-    assert mean_cosine(encode(block, images, CPU), codes) > 0.99
+    assert mean_cosine(encoder.start(images)(), codes) > 0.99
 
 
 @pytest.mark.parametrize(
@@ -180,19 +180,23 @@ def test_network_that_int8_harms_is_done_in_float32_unless_asked_for_by_name(
 ):
     processor(VNNI)
     images, network = pictures(16), small_network(loud)
-    block, chosen, cosine = choose(network, "auto", images)
+    encoder, chosen, cosine = choose(network, "auto", images)
     _, named, measured = choose(network, "int8", images)
     assert (chosen, named) == (dtype, "int8") and low < measured < high
     said = capsys.readouterr()
     assert (
         said.out.splitlines()
-        == [f"int8: the mean cosine of its codes with those of float32 is {measured:.4f}"] * 2
+        == [
+            f"int8: the mean cosine of its codes with those of float32 is {measured:.4f} "
+            "(1: the same; --dtype float32 turns it off)"
+        ]
+        * 2
     )
     if dtype == "int8":
         assert cosine == measured and said.err == ""
     else:
         assert cosine is None
-        assert_float32(encode(block, images, CPU), network, images)
+        assert_float32(encoder.start(images)(), network, images)
         advice = re.findall("int8 is not good enough for this network: (.*)", said.err)
         assert advice == ["using float32", "--dtype float32 is better"]
 
@@ -250,7 +254,7 @@ def test_int8_of_nothing_that_it_could_be_compared_with_or_on_a_gpu_is_an_error(
 
 @pytest.mark.parametrize("fix_gamma", [True, False])
 @pytest.mark.parametrize("where", ["on pictures", "after a pooling", "after a convolution"])
-def test_batch_norm_is_rewritten_where_mxnet_does_not_fuse_it(where, fix_gamma, tmp_path):
+def test_batch_norm_is_rewritten_where_mxnet_does_not_fuse_it(where, fix_gamma):
     maps = mx.sym.var("data")
     if where == "after a pooling":
         maps = mx.sym.Pooling(maps, kernel=(2, 2), pool_type="max")
@@ -268,9 +272,9 @@ def test_batch_norm_is_rewritten_where_mxnet_does_not_fuse_it(where, fix_gamma, 
         forward(*network, pictures(4)) for network in ((rewritten, new_params), (symbol, params))
     )
     np.testing.assert_allclose(codes, expected, rtol=1e-5, atol=1e-4)
-    block, _ = quantize(make_network(symbol, params, SHAPE, "made up"), pictures(4))
-    encode(block, pictures(4), CPU)
-    assert "BatchNorm" not in operators(block, tmp_path)
+    encoder, _ = quantize(make_network(symbol, params, SHAPE, "made up"), pictures(4))
+    encoder.start(pictures(4))()
+    assert "BatchNorm" not in operators(encoder)
 
 
 @pytest.mark.parametrize("why", ["of vectors", "of another axis", "with its mean", "shared"])

@@ -5,19 +5,20 @@ import numpy as np
 import onnx
 import pooch
 import pytest
-from helpers import centers, paint
+from helpers import centers, draw_params, forward, paint
 from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 from onnx import helper, numpy_helper
 
 from common.checkpoints import choose_code_layer, load_checkpoint
 from common.errors import ScriptError
+from common.int8 import choose_dtype
 from common.networks import (
+    Encoder,
     check_finite,
-    encode,
     load_resnet_152,
-    make_block,
     make_network,
+    readable_errors,
     warn_if_dead,
 )
 from common.synthetic import CLASSES, draw_class, draw_weights
@@ -87,7 +88,7 @@ def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
     assert {array.dtype for array in network.params.values()} == {np.float32}
     images = centers(paint(3))
     expected = tiny.codes(images)
-    codes = encode(make_block(network.symbol, network.params, CPU), images, CPU)
+    codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()
     assert codes.dtype == np.float32 and codes.shape == (3, network.code_size)
     assert abs(codes - expected).max() < 0.01 * abs(expected).max()
 
@@ -101,11 +102,8 @@ def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
     ],
 )
 def test_network_that_fails_is_an_error_of_the_memory_or_of_the_network(message, error):
-    def block(images):
+    with pytest.raises(error) as raised, readable_errors():
         raise mx.MXNetError(message)
-
-    with pytest.raises(error) as raised:
-        encode(block, np.zeros((1, 3, 8, 8), np.uint8), CPU)
     assert str(raised.value) in ("", "MXNet cannot run this network: MXNetError: no such kernel")
 
 
@@ -148,9 +146,39 @@ def test_resnet_152_read_from_onnx_gives_what_gluons_network_gives(tmp_path, mon
     mean, std = np.reshape([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], (2, 3, 1, 1))
     expected = net(mx.nd.array((images / 255 - mean) / std)).asnumpy()
     network = load_resnet_152(Files(tmp_path, offline=True), (3, 96, 96))
-    codes = encode(make_block(network.symbol, network.params, CPU), images, CPU)
+    codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()
     assert codes.shape == (2, network.code_size) == (2, 1000)
     assert "trained on ImageNet" in network.about.pop("weights")
     assert network.about == {"is_output": True, "trained": True}
     assert abs(codes - expected).max() < 1e-4 * abs(expected).max()
     assert abs(expected[0] - expected[1]).max() > 0.1 * abs(expected).max()
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_codes_are_those_of_one_stream_bit_for_bit_however_many_pictures_there_are(
+    streams, tiny, tmp_path
+):
+    symbol, params, shape, path = load_tiny(tiny.save(tmp_path))
+    network = make_network(symbol, params, shape, path)
+    images = centers(paint(19))
+    expected = [
+        Encoder(network.symbol, network.params, shape, CPU).start(images[n : n + 1])()
+        for n in range(19)
+    ]
+    encoder = Encoder(network.symbol, network.params, shape, CPU, streams)
+    for count in (19, 8, 1):
+        assert (encoder.start(images[:count])() == np.concatenate(expected[:count])).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_dense_layer_after_a_map_of_one_pixel_gives_the_same_codes_in_every_batch(dtype):
+    maps = mx.sym.Convolution(mx.sym.var("data") / 255, num_filter=4, kernel=(8, 8), name="conv")
+    symbol = mx.sym.FullyConnected(mx.sym.relu(maps), num_hidden=4, name="fc")
+    params = draw_params(symbol, (3, 8, 8))
+    network = make_network(symbol, params, (3, 8, 8), "made up")
+    images = np.random.default_rng(0).integers(256, size=(24, 3, 8, 8), dtype=np.uint8)
+    encoder, _, _ = choose_dtype(network, dtype, [(images, None)], (3, 8, 8), CPU, streams=2)
+    expected = forward(symbol, params, images)
+    for _ in range(2):
+        error = abs(encoder.start(images)() - expected).max()
+        assert error < (1e-4 if dtype == "float32" else 0.1) * abs(expected).max()

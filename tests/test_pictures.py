@@ -186,7 +186,7 @@ def test_class_folder_that_cannot_be_read_is_an_error_that_names_it(folder, unpr
 def test_records_have_their_labels(index, tmp_path):
     labels = [7.0, 0.0, 999.0, np.array([3, 1, 2], np.float32), np.array([6], np.float32)]
     rec = write_rec(tmp_path / "val.rec", map(encode, paint(5)), labels, index)
-    pictures = PictureRecords(rec, [], SHAPE)
+    pictures = PictureRecords(rec, SHAPE)
     images, read = stack_readable([pictures[number] for number in (4, 0, 2, 1, 3)])
     assert read.tolist() == [6, 7, 999, 0, 3] and read.dtype == np.int64
     assert (images == centers(paint(5))[[4, 0, 2, 1, 3]]).all()
@@ -207,7 +207,7 @@ def test_label_of_several_numbers_is_a_class_and_it_says_which(
     label, expected, note, tmp_path, capsys
 ):
     labels = [np.float32(label)] * 3
-    records = PictureRecords(write_rec(tmp_path / "x", map(encode, paint(3)), labels), [], SHAPE)
+    records = PictureRecords(write_rec(tmp_path / "x", map(encode, paint(3)), labels), SHAPE)
     assert [records[number][1] for number in range(3)] == [expected] * 3
     records.report()
     (line,) = capsys.readouterr().err.splitlines()
@@ -218,7 +218,7 @@ def test_label_of_several_numbers_is_a_class_and_it_says_which(
 def test_label_that_is_no_number_is_an_error_that_names_the_record(label, tmp_path):
     rec = write_rec(tmp_path / "x.rec", map(encode, paint(2)), [0, label])
     with pytest.raises(ScriptError, match=r"record 1 of .*x\.rec.* has the label"):
-        PictureRecords(rec, [], SHAPE)[1]
+        PictureRecords(rec, SHAPE)[1]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_damaged_file_of_records_is_an_error_that_names_it(name, how, tmp_path):
     rec = write_rec(tmp_path / "x.rec", map(encode, paint(5)), range(5), index=name == "x.idx")
     damage(tmp_path / name, how)
     with pytest.raises(ScriptError, match=rf"{name}.*(copy it again|holds no pictures)"):
-        PictureRecords(rec, [], SHAPE)
+        PictureRecords(rec, SHAPE)
 
 
 def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
@@ -238,7 +238,7 @@ def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
     # Backwards, and the first one leads into the middle of a record.
     lines = (tmp_path / "x.idx").read_text().splitlines()[::-1]
     (tmp_path / "x.idx").write_text("\n".join(["4\t4", *lines[1:]]))
-    pictures = PictureRecords(rec, [], SHAPE)
+    pictures = PictureRecords(rec, SHAPE)
     _, labels = stack_readable([pictures[number] for number in range(5)])
     assert labels.tolist() == [2, 0]
     pictures.report()

@@ -2,9 +2,6 @@ import json
 import math
 import re
 
-from common.codes import neighbor_precision, save_codes
-from common.errors import ScriptError
-
 import cv2
 import numpy as np
 import pytest
@@ -21,6 +18,8 @@ from helpers import (
     run_script,
 )
 
+from common.codes import neighbor_precision, save_codes
+from common.errors import ScriptError
 from pic.browser import ask, serve
 
 SCRIPT = "plot_convnet_embedding.py"

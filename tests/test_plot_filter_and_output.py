@@ -1,8 +1,5 @@
 import shutil
 
-from common.errors import ScriptError
-from common.synthetic import draw_filters, draw_picture
-
 import cv2
 import mxnet as mx
 import numpy as np
@@ -20,6 +17,9 @@ from helpers import (
     run_script,
     stretch,
 )
+
+from common.errors import ScriptError
+from common.synthetic import draw_filters, draw_picture
 
 SCRIPT = "plot_filter_and_output.py"
 LAYERS = {

@@ -1,3 +1,9 @@
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon.model_zoo import vision
+
 from common.synthetic import (
     CLASSES,
     draw_class,
@@ -6,12 +12,6 @@ from common.synthetic import (
     draw_picture,
     draw_weights,
 )
-
-import cv2
-import mxnet as mx
-import numpy as np
-import pytest
-from mxnet.gluon.model_zoo import vision
 
 
 def test_digits_look_like_mnists_and_each_label_names_its_digit():
