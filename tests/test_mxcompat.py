@@ -138,32 +138,22 @@ def test_platform_that_mxnet_does_not_run_on_is_told_so(system, machine, fresh):
     assert explain("import no_such").endswith(f"macOS on Intel; this is {system} on {machine}")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Build the wheel as pip does."""
-    source = tmp_path_factory.mktemp("wheel") / "source"
+def test_wheel_brings_the_libraries_and_nothing_else_and_they_work(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "installed"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("mxcompat", "mxfiles", "common"):
         shutil.copytree(ROOT / name, source / name)
-    backend = re.search('build-backend = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
+    backend = re.search('build-backend = "(.*)"', (source / "pyproject.toml").read_text())[1]
     code = f"import {backend} as backend; print(backend.build_wheel('..'))"
     built = run_python(code, cwd=source)
     assert built.returncode == 0, built.stderr
-    return source.parent / built.stdout.splitlines()[-1]
-
-
-def test_wheel_brings_the_libraries_and_nothing_else(wheel):
-    top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert top == {"mxcompat", "mxfiles", f"mxcompat-{mxcompat.__version__}.dist-info"}
-
-
-def test_installed_library_works_from_another_place(wheel, tmp_path):
-    folder = tmp_path / "installed"
-    zipfile.ZipFile(wheel).extractall(folder)
+    zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]).extractall(folder)
+    metadata = f"mxcompat-{mxcompat.__version__}.dist-info"
+    assert {path.name for path in folder.iterdir()} == {"mxcompat", "mxfiles", metadata}
     code = """
-import mxcompat
+import mxcompat, mxfiles
 import mxnet as mx
 from mxboard import SummaryWriter
 with SummaryWriter("logs") as sw:

@@ -150,19 +150,12 @@ def test_numbers_of_asscalar_keep_their_type_and_that_of_an_array(dtype):
 
 
 @pytest.mark.parametrize(
-    ("metric", "arrays"),
-    [
-        (mx.metric.Loss(), (None, [mx.nd.array([0.1])])),
-        (mx.metric.MAE(), ([mx.nd.array([0])], [mx.nd.array([0.1])])),
-        (
-            mx.metric.CustomMetric(lambda label, pred: pred.sum()),
-            ([mx.nd.array([0])], [mx.nd.array([0.1])]),
-        ),
-    ],
+    "metric",
+    [mx.metric.Loss(), mx.metric.MAE(), mx.metric.CustomMetric(lambda label, pred: pred.sum())],
 )
-def test_metric_adds_up_in_64_bits(metric, arrays):
+def test_metric_adds_up_in_64_bits(metric):
     for _ in range(2_000):
-        metric.update(*arrays)
+        metric.update([mx.nd.array([0])], [mx.nd.array([0.1])])
     assert metric.get()[1] == pytest.approx(0.1, rel=1e-7)
     assert metric.get_global()[1] == pytest.approx(0.1, rel=1e-7)
 
@@ -204,12 +197,8 @@ def test_numpy_takes_an_ndarray():
     assert array.mean(axis=1, keepdims=True).shape == (2, 1)
     assert np.array(mx.np.array(values)).tolist() == values
     assert np.array(array.tostype("csr")).tolist() == values
-
-
-def test_array_of_an_ndarray_is_a_copy():
-    array = mx.nd.ones(2)
     np.asarray(array)[:] = 7
-    assert array.asnumpy().tolist() == [1, 1]
+    assert array.asnumpy().tolist() == values
 
 
 @pytest.mark.parametrize("like", [mx.nd.zeros(2, dtype="int32"), mx.np.zeros(2, dtype="int32")])
@@ -255,14 +244,11 @@ LABELS = [2, 5, 1, 0.25, 0.5]
 
 
 @pytest.mark.parametrize("label", [LABELS, np.array(LABELS), tuple(LABELS)])
-def test_record_with_several_labels_comes_back(label):
+def test_record_with_one_or_several_labels_comes_back(label):
     packed = mx.recordio.pack(mx.recordio.IRHeader(0, label, 7, 3), b"content")
     assert packed == struct.pack("IfQQ", 5, 0, 7, 3) + np.float32(LABELS).tobytes() + b"content"
     header, content = mx.recordio.unpack(packed)
     assert header.label.tolist() == LABELS and (header.id, content) == (7, b"content")
-
-
-def test_record_with_one_label_comes_back():
     packed = mx.recordio.pack(mx.recordio.IRHeader(9, 4.5, 7, 0), b"content")
     assert mx.recordio.unpack(packed) == (mx.recordio.IRHeader(0, 4.5, 7, 0), b"content")
 
