@@ -100,6 +100,13 @@ def test_sum_that_has_no_name_is_in_the_box_of_the_layers_it_adds(log_graph):
     assert list(nodes[name].input) == ["stage/unit2/b/b", "stage/unit1/b/b"]
 
 
+def test_sum_after_an_activation_is_beside_the_layer_that_has_it(log_graph):
+    one = mx.gluon.nn.Dense(3, prefix="net_one_")(DATA)
+    both = one + mx.gluon.nn.Dense(3, activation="relu", prefix="net_two_")(DATA)
+    assert both.name.startswith("_plus")
+    assert f"net/{both.name}/{both.name}" in log_graph(both)
+
+
 def test_colon_in_a_name_is_not_taken_for_the_number_of_an_output(log_graph):
     halves = mx.sym.SliceChannel(mx.sym.var("input_1:0"), num_outputs=2, name="split:0")
     nodes = log_graph(halves[0] + halves[1])
