@@ -203,18 +203,20 @@ def collect_as_published(work, folder):
 
 def prepare(data_dir, count, work):
     """Save the network, and pictures that are cut to what it takes, for all."""
-    from common.datasets import load_pictures
-    from common.networks import load_resnet_152
+    import mxcompat  # lets MXNet run
+    from mxcompat.downloads import Files
 
     import mxnet as mx
 
-    net = load_resnet_152(data_dir, (3, SIDE, SIDE), mx.cpu()).block
-    arrays = {name: each.data().asnumpy() for name, each in net.collect_params().items()}
-    np.savez(f"{work}/weights.npz", **arrays)
-    net.hybridize()
-    net(mx.nd.zeros((1, 3, SIDE, SIDE)))
-    net.export(f"{work}/net")
-    pictures = load_pictures(None, None, (3, SIDE, SIDE), data_dir)
+    from common.datasets import load_pictures
+    from common.networks import load_resnet_152
+
+    files = Files(data_dir)
+    symbol, params, _, _ = load_resnet_152(files, (3, SIDE, SIDE))
+    np.savez(f"{work}/weights.npz", **{name: each.asnumpy() for name, each in params.items()})
+    states = {name: params.pop(name) for name in symbol.list_auxiliary_states()}
+    mx.model.save_checkpoint(f"{work}/net", 0, symbol, params, states)
+    pictures = load_pictures(None, (3, SIDE, SIDE), files)
     os.mkdir(f"{work}/pictures")
     for number in range(int(count)):
         pixels = pictures[number * len(pictures) // int(count)][0].transpose(1, 2, 0)[:, :, ::-1]
@@ -226,9 +228,9 @@ def read(done):
     if (path := done.folder / "codes.npy").exists():
         codes, seconds = np.load(path), measure.told(done)
     else:
-        from common.arrays import parse_arrays
+        import mxfiles
 
-        (shuffled,) = parse_arrays((done.folder / "net_convnet_codes.ndarray").read_bytes())
+        (shuffled,) = mxfiles.load(done.folder / "net_convnet_codes.ndarray")
         order = np.random.default_rng(42).permutation(len(shuffled))  # as the script draws them
         codes = shuffled[np.argsort(order)]
         seconds = len(codes) / float(re.search(r"([\d.]+) pictures per second", done.output)[1])
@@ -251,7 +253,9 @@ def compare(data_dir, count, rounds):
             ways.update({way: [python, __file__, way, work] for way, python in peers.items()})
         title = f"{count:,} pictures, start to end"
         _, results = measure.compare(title, ways, rounds, read, warm_ups=0)
-    from common.networks import mean_cosine  # so late, for its memory would count as theirs
+    import mxcompat  # so late, for its memory would count as theirs
+
+    from common.int8 import mean_cosine
 
     print("\nIn the last round:\n")
     print("| | set-up, seconds | then pictures per second | cosine with ours in float32 |")

@@ -12,9 +12,9 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
-from common.errors import ScriptError
-
 from playwright.sync_api import expect, sync_playwright
+
+from common.errors import ScriptError
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGS = ["--no-sandbox", "--no-proxy-server", "--disable-background-networking"]

@@ -19,13 +19,12 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common import cli  # noqa: E402
-
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image, ImageChops  # noqa: E402
 from playwright.sync_api import expect  # noqa: E402
 
+from common import cli  # noqa: E402
 from pic import browser  # noqa: E402
 from pic.browser import show  # noqa: E402
 
