@@ -17,12 +17,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ELF is the form
 SONAME, NEEDED = "libarmpl_lp64_mp.so", "libopenblas-r0-8966572e.3.3.so"
 
 
-def make_library(name, needed):
-    """Make a library for the processor that this Python was built for, as its file says."""
-    (machine,) = struct.unpack_from("<H", Path(sys.executable).read_bytes(), 18)
-    return arm.make_library(name, needed, machine)
-
-
 @pytest.fixture
 def read_elf(tmp_path):
     """Return what binutils say about the library that takes the place of Arm's BLAS."""
@@ -62,38 +56,17 @@ def test_segments_lie_in_the_file_and_fit_kernels_with_pages_of_64_kib(read_elf)
     assert stack == "RW"  # glibc 2.41 refuses a library that asks for a stack with code
 
 
-def test_library_is_loaded_and_found_by_its_name():
-    name = "libmxcompat_test_by_name.so"
+@pytest.mark.parametrize("mounted", ["exec", "noexec"])
+def test_library_is_loaded_and_found_by_its_name(mounted, small_disk, monkeypatch):
+    subprocess.run(["mount", "-o", f"remount,{mounted}", small_disk], check=True)
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    name = f"libmxcompat_test_{mounted}.so"
     with pytest.raises(OSError, match=f"{name}: cannot open shared object file"):
         ctypes.CDLL(name)
-    arm.load(make_library(name, "libc.so.6"))
+    (machine,) = struct.unpack_from("<H", Path(sys.executable).read_bytes(), 18)  # this one
+    arm.load(arm.make_library(name, "libc.so.6", machine))
+    assert list(small_disk.iterdir()) == []
     assert ctypes.CDLL(name).getpid() == os.getpid()  # found in the library that it needs
-
-
-def test_library_is_loaded_from_a_disk_whose_files_may_not_be_executed(small_disk, monkeypatch):
-    subprocess.run(["mount", "-o", "remount,noexec", small_disk], check=True)
-    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
-    name = "libmxcompat_test_noexec.so"
-    arm.load(make_library(name, "libc.so.6"))
-    assert list(small_disk.iterdir()) == [] and ctypes.CDLL(name).getpid() == os.getpid()
-
-
-@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
-def test_library_that_needs_it_loads_and_calls_the_functions_of_the_one_behind_it(tmp_path):
-    def build(source, name, *options):
-        (tmp_path / "source.c").write_text(source)
-        command = ["gcc", "-shared", "-fPIC", "-o", name, f"-Wl,-soname,{name}", "source.c"]
-        subprocess.run([*command, *options], cwd=tmp_path, check=True)
-        return tmp_path / name
-
-    absent, behind, user = (f"libmxcompat_test_{name}.so" for name in ("absent", "behind", "user"))
-    present = build("int answer(void) { return 42; }", behind)
-    linked = build("int answer(void) { return 0; }", absent)
-    caller = build("int answer(void); int ask(void) { return answer(); }", user, linked)
-    linked.unlink()
-    ctypes.CDLL(str(present))
-    arm.load(make_library(absent, behind))
-    assert ctypes.CDLL(str(caller)).ask() == 42
 
 
 def test_opencv_without_openblas_is_an_error_that_says_what_to_install(tmp_path):

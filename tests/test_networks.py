@@ -56,10 +56,10 @@ def test_shape_that_is_smaller_than_a_kernel_is_answered(tmp_path):
         make_network(symbol, params, (3, 9, 9), path)
 
 
-def load_tiny(prefix):
-    """Return what `make_network` takes, up to the layer before the softmax."""
+def load_tiny(prefix, layer="fc1"):
+    """Return what `make_network` takes, up to a layer."""
     symbol, params, path = load_checkpoint(str(prefix))
-    return symbol.get_internals()["fc1_output"], params, (3, 32, 48), path
+    return symbol.get_internals()[f"{layer}_output"], params, (3, 32, 48), path
 
 
 def test_shape_that_no_square_can_replace_is_answered_all_the_same(place):
@@ -91,6 +91,10 @@ def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
     codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()
     assert codes.dtype == np.float32 and codes.shape == (3, network.code_size)
     assert abs(codes - expected).max() < 0.01 * abs(expected).max()
+
+
+def test_maps_of_one_pixel_are_codes_too(place):
+    assert make_network(*load_tiny(place / "good" / "tiny", "pool1")).code_size == 4
 
 
 @pytest.mark.parametrize(
