@@ -161,10 +161,8 @@ def main():
     files = Files(args.data_dir, args.offline)
     (digits, answers), (test_digits, test_answers), source = load_mnist(files)
     if args.batch_size > len(digits) or args.batch_size % kv.num_workers:
-        problem = (
-            f"{args.batch_size} does not fit {len(digits)} images and {kv.num_workers} workers"
-        )
-        raise ScriptError(f"argument --batch-size: {problem}", status=2)
+        problem = f"does not fit {len(digits)} images and {kv.num_workers} workers"
+        raise ScriptError(f"argument --batch-size: {args.batch_size} {problem}", status=2)
     images, labels = to_device(digits, ctx), nd.array(answers, ctx)
     count = len(test_digits)
     seen, unseen = (images[:count], answers[:count]), (to_device(test_digits, ctx), test_answers)

@@ -93,12 +93,10 @@ def reference():
 def run(tmp_path_factory):
     """Train as the reference does; return the log's folder and what was printed."""
     folder = tmp_path_factory.mktemp("run")
-    args = (
-        "--offline --epochs 2 --batch-size 3500 --lr 0.2 --momentum 0.5 --seed 7 --log-interval 5"
-    )
+    args = "--offline --epochs 2 --batch-size 3500 --lr 0.2 --momentum 0.5 --seed 7"
     logdir = folder / "logs"
     folders = "--logdir", logdir, "--data-dir", folder / "data"
-    result = run_script(SCRIPT, *args.split(), *folders)
+    result = run_script(SCRIPT, *args.split(), "--log-interval", 5, *folders)
     assert result.returncode == 0, result.stderr
     assert not (folder / "data").exists()
     return logdir, result
