@@ -1,10 +1,10 @@
+import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 
 import mxnet as mx
 import numpy as np
@@ -12,7 +12,6 @@ import pytest
 from helpers import (
     PETS,
     ROOT,
-    assert_one_line_error,
     centers,
     contents,
     encode,
@@ -31,8 +30,8 @@ from helpers import (
 from mxnet.gluon.model_zoo import vision
 
 from common.codes import load_codes, save_codes
-from common.datasets import shrink, to_gray
 from common.errors import ScriptError
+from common.pictures import shrink, to_gray
 from common.synthetic import CLASSES
 
 SCRIPT = "get_convnet_codes.py"
@@ -67,25 +66,29 @@ def collect(place, call):
 
 @pytest.fixture
 def assert_pets(tiny):
-    def check(found, **options):
+    def check(found):
         pixels = centers(paint(13))
         return assert_belong(found, pixels, tiny.codes(pixels), PETS)
 
     return check
 
 
-def test_each_picture_has_its_code_thumbnail_and_class_once_in_random_order(collect, assert_pets):
+def test_each_picture_has_its_code_thumbnail_and_class_once_in_random_order(
+    collect, assert_pets, place
+):
+    save_codes(place / "data", "tiny", *make_codes())  # which the new set replaces
     found, printed = collect("--batch-size", 4)
-    which = assert_pets(found)
-    assert sorted(which) == list(range(13)) != which
+    assert assert_pets(found) == np.random.default_rng(42).permutation(13).tolist()
+    assert len(contents(place / "data")) == 4
     description = found[3]
-    assert description.class_names == ["bird", "cat", "dog"]
-    assert "`pets`" in description.pictures and "13 of 13" in description.pictures
-    assert "`fc1_output`" in description.weights and "tiny-0012" in description.weights
-    assert (description.precision, description.seed) == ("float32", 42)
+    assert description.class_names == ["bird", "cat", "dog"] and description.trained
+    assert description.pictures == "`pets`. 13 of 13, at random."
+    assert description.weights == "`fc1_output` of `good/tiny-0012.params`."
+    assert (description.precision, description.cosine) == ("float32", None)
+    assert (description.seed, description.output_names) == (42, [])
     first, last = printed.out.splitlines()
     assert re.fullmatch(r"13 codes of 7 numbers: [\d.]+ pictures per second", first)
-    assert last.endswith("python plot_convnet_embedding.py --model good/tiny")
+    assert last == "To log them: python plot_convnet_embedding.py --model good/tiny"
     assert "only 13 pictures found: using all of them" in printed.err
 
 
@@ -99,40 +102,29 @@ def test_batch_size_changes_nothing_even_if_it_is_larger_than_the_set(batch_size
 
 
 def test_pictures_are_drawn_without_replacement_the_same_for_a_seed(collect, assert_pets):
-    draws = []
-    for seed in (7, 7, 8):
+    for seed in (7, 8):
         found, printed = collect("--max-num-images", 6, "--seed", seed)
-        draws.append(assert_pets(found))
-        assert len(set(draws[-1])) == 6 and printed.err == ""
+        assert assert_pets(found) == np.random.default_rng(seed).permutation(13)[:6].tolist()
         assert "6 of 13" in found[3].pictures and found[3].seed == seed
-    assert draws[0] == draws[1] != sorted(draws[0]) and set(draws[0]) != set(draws[2])
-
-
-def test_second_run_replaces_the_set(collect, assert_pets, place):
-    save_codes(place / "data", "tiny", *make_codes())
-    assert len(assert_pets(collect()[0])) == 13
-    assert len(contents(place / "data")) == 4
+        assert printed.err == ""
 
 
 def test_classes_of_a_rec_are_named_by_a_file(collect, place, tiny):
     (place / "names.txt").write_text("ant\nbee\ncow\n")
     labels = [2, 0, 2, 1]
     write_rec(place / "other.rec", map(encode, paint(4, seed=1)), labels)
-    found, _ = collect("--images", "other.rec", "--classes", "names.txt")
+    layer = "--code-layer", "flatten0_output"  # whose numbers are no scores of classes
+    found, _ = collect("--images", "other.rec", "--classes", "names.txt", *layer)
     pixels = centers(paint(4, seed=1))
     names = [["ant", "bee", "cow"][label] for label in labels]
-    assert len(assert_belong(found, pixels, tiny.codes(pixels), names)) == 4
+    codes = tiny.codes(pixels, "flatten0_output")
+    assert len(assert_belong(found, pixels, codes, names)) == 4 and not found[3].is_output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "is_output"), [("", True), ("--code-layer concat0_output", False)]
-)
-def test_set_says_whether_codes_are_scores_of_which_classes(arguments, is_output, collect, place):
+def test_set_says_which_classes_its_codes_are_scores_of(collect, place):
     (place / "names.txt").write_text("\n".join("abcdefg"))
-    found, _ = collect("--classes", "names.txt", *shlex.split(arguments))
-    description = found[3]
-    assert description.output_names == list("abcdefg") and description.trained
-    assert description.is_output == is_output
+    description = collect("--classes", "names.txt")[0][3]
+    assert description.is_output and description.output_names == list("abcdefg")
     assert description.class_names == ["bird", "cat", "dog"]
 
 
@@ -152,20 +144,19 @@ def test_pixels_less_their_mean_divided_by_their_deviation_go_into_the_network(
     mean, std, collect, tiny
 ):
     args = [*(["--mean-rgb", *mean] if mean else []), *(["--std-rgb", *std] if std else [])]
-    found, _ = collect(*args)
     pixels = centers(paint(13))
     normal = (pixels - np.reshape(mean or 0, (-1, 1, 1))) / np.reshape(std or 1, (-1, 1, 1))
-    codes = tiny.codes(normal)
-    assert len(assert_belong(found, pixels, codes, PETS)) == 13
+    assert len(assert_belong(collect(*args)[0], pixels, tiny.codes(normal), PETS)) == 13
 
 
 def test_gray_network_gets_gray_pictures_and_has_codes_and_thumbnails(call, place):
     maps = mx.sym.Pooling(mx.sym.var("data"), kernel=(8, 8), stride=(8, 8), pool_type="avg")
     symbol = mx.sym.flatten(maps, name="means")
     mx.model.save_checkpoint(str(place / "gray"), 0, symbol, {"unused": mx.nd.ones(1)}, {})
-    args = ("--images", "pets", "--image-shape", "1,32,48", "--dtype", "float32", "--offline")
-    call(SCRIPT, "--model", "gray", *args, "--mean", 3, "--std", 2)
-    codes, thumbnails, _, _ = load_codes(place / "data", "gray")
+    args = shlex.split("--model gray --images pets --image-shape 1,32,48 --dtype float32 --offline")
+    printed = call(SCRIPT, *args, "--mean", 3, "--std", 2, "--data-dir", "my data")
+    assert printed.out.endswith(" --model gray --data-dir 'my data'\n")
+    codes, thumbnails, _, _ = load_codes(place / "my data", "gray")
     gray = np.stack([to_gray(picture) for picture in centers(paint(13))])
     expected = (gray.reshape(13, 4, 8, 6, 8).mean(axis=(2, 4)).reshape(13, -1) - 3) / 2
     order = abs(codes[:, None] - expected).max(axis=2).argmin(axis=1)
@@ -174,8 +165,7 @@ def test_gray_network_gets_gray_pictures_and_has_codes_and_thumbnails(call, plac
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"),
-    [("flatten0_output", (32, 48)), ("pool1_output", (40, 24)), ("pool1_output", (8, 64))],
+    ("layer", "shape"), [("flatten0_output", (32, 48)), ("pool1_output", (40, 24))]
 )
 def test_code_layer_and_image_shape_give_the_output_of_that_layer(
     layer, shape, collect, place, tiny
@@ -208,21 +198,18 @@ VECTORS = "the last that do: flatten0_output pool1_output all_output concat0_out
     [
         ("--max-num-images 0", 2, "--max-num-images"),
         ("--batch-size 0", 2, "--batch-size"),
-        ("--image-shape 3,9999,9999", 2, "--batch-size"),
         (f"--model {DEFAULT_MODEL} --code-layer fc1_output", 2, "--code-layer.*--model"),
         (f"--model {DEFAULT_MODEL} --mean-rgb 0 0 1", 2, "--mean-rgb.*--model"),
         (f"--model {DEFAULT_MODEL} --std-rgb 1 1 1", 2, "--std-rgb.*--model"),
         ("--std-rgb 1 0 1", 2, "--std-rgb"),
         ("--mean-rgb 1 2", 2, "--mean-rgb: 2 numbers for pictures of 3 channels"),
-        ("--code-layer fc2_output", 2, f"fc2_output .*{VECTORS}"),
-        ("--code-layer conv0_output", 2, f"conv0_output .*{VECTORS}"),
         ("--code-layer softmax_output", 2, f"softmax_output .*{VECTORS}"),
-        ("--images ''", 2, "--images"),
+        ("--classes names.txt", 2, "names.txt has 2 names for 7 outputs"),
+        ("--classes no.txt", 1, "no.txt"),
         ("--images nowhere", 2, "--images: there is no nowhere"),
         ("--images empty", 1, "empty has no pictures"),
         ("--images junk", 1, "no picture of junk can be read"),
         ("--images junk --dtype int8", 1, "none of the first pictures can be read"),
-        ("--images good.rec --classes no.txt", 1, "no.txt"),
         ("--ctx gpu", 1, "no GPU"),
         ("--model endless/tiny", 1, "NaN or infinite"),
         ("--model endless/tiny --dtype int8", 1, "NaN or infinite"),
@@ -233,8 +220,8 @@ def test_bad_input_is_named_and_leaves_the_earlier_sets_as_they_were(
     arguments, status, words, call, place, tiny
 ):
     (place / "empty" / "class").mkdir(parents=True)
+    (place / "names.txt").write_text("one\ntwo\n")
     write_folder(place / "junk", [b"no picture"] * 2, ["cat", "dog"])
-    write_rec(place / "good.rec", map(encode, paint(2)), range(2))
     tiny.save(place / "endless", 1, fc1_bias=np.full(7, np.inf))
     for model in ("tiny", DEFAULT_MODEL):
         save_codes(place / "data", model, *make_codes())
@@ -244,21 +231,6 @@ def test_bad_input_is_named_and_leaves_the_earlier_sets_as_they_were(
         call(SCRIPT, *TINY, "--images", "pets", *shlex.split(arguments))
     assert getattr(raised.value, "status", 1) == status and "\n" not in str(raised.value)
     assert contents(place / "data") == before
-
-
-def test_archive_that_is_damaged_is_an_error_and_never_synthetic(call, place):
-    (place / "data").mkdir()
-    (place / "data" / "imagenette2-320.tgz").write_bytes(b"damaged")
-    with pytest.raises(ScriptError, match="imagenette2-320.tgz is damaged"):
-        call(SCRIPT, *TINY)
-
-
-def test_full_disk_ends_in_one_line_and_keeps_the_earlier_set(place, small_disk):
-    save_codes(small_disk, "tiny", *make_codes(1))
-    before = contents(small_disk)
-    args = (*TINY, "--images", "pets", "--data-dir", small_disk)
-    assert_one_line_error(run_script(SCRIPT, *args, cwd=place), 1, str(small_disk), "free some")
-    assert contents(small_disk) == before
 
 
 @pytest.fixture(scope="module")
@@ -277,23 +249,17 @@ def assert_belong_to_long(found, tiny):
     return assert_belong(found, pixels, tiny.codes(pixels), [str(n) for n in range(DIFFERENT)])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(
-    number, tiny, long_rec, tmp_path
-):
+def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(tiny, long_rec, tmp_path):
     command = [sys.executable, ROOT / SCRIPT, *TINY, "--images", "long.rec", "--data-dir", tmp_path]
     command += ["--max-num-images", str(LONG), "--batch-size", "3"]
     process, output = start_in_terminal(command, cwd=long_rec)
-    too_long = threading.Timer(60, process.kill)
-    too_long.start()
     shown, sent = "", False
     for chunk in output:
         shown += chunk
         if not sent and re.search(rf" [1-9]\d*/{LONG} ", shown):
-            process.send_signal(number)
+            process.send_signal(signal.SIGINT)
             sent = True
-    too_long.cancel()
-    assert process.wait() == -number and "Traceback" not in shown, shown
+    assert process.wait() == -signal.SIGINT and "Traceback" not in shown, shown
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*picture", shown)  # the time left, and how fast
     found = load_codes(tmp_path, "tiny")
     count = len(assert_belong_to_long(found, tiny))
@@ -301,6 +267,20 @@ def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(
     assert f"stopped early: saved {count:,} codes" in shown
     assert f"{count:,} of {LONG:,}" in found[3].pictures
     assert len(contents(tmp_path)) == 4
+
+
+def test_run_stopped_before_its_first_batch_leaves_no_files(place):
+    os.mkfifo(place / "pets" / "bird" / "slow.png")
+    command = [sys.executable, ROOT / SCRIPT, *TINY, "--images", "pets"]
+    with subprocess.Popen(
+        command, cwd=place, env=script_env(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        with open(place / "pets" / "bird" / "slow.png", "wb"):  # once the script reads it
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert "stopped early: saved 0 codes" in errors and "error" not in errors
+    assert not contents(place / "data")
 
 
 # Runs a command and prints its peak memory: its own, which a child begins with its parent's.
@@ -315,11 +295,8 @@ def test_memory_grows_by_no_more_than_twice_the_outputs(tiny, long_rec, tmp_path
     for count in (500, 6000):
         command = [sys.executable, "-c", MEASURE, sys.executable, ROOT / SCRIPT, *TINY]
         command += ["--images", "long.rec", "--data-dir", tmp_path, "--max-num-images", str(count)]
-        result = subprocess.run(
-            command, capture_output=True, text=True, env=script_env(), cwd=long_rec
-        )
-        assert result.returncode == 0, result.stderr
-        peaks[count] = 1024 * int(result.stdout.splitlines()[-1])
+        output = subprocess.check_output(command, env=script_env(), cwd=long_rec, text=True)
+        peaks[count] = 1024 * int(output.splitlines()[-1])
     found = load_codes(tmp_path, "tiny")
     assert len(assert_belong_to_long(found, tiny)) == 6000
     # A tenth for what the allocator keeps.
@@ -332,7 +309,7 @@ def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_s
     args = ("--offline", "--max-num-images", 16, "--image-shape", "3,64,64", "--dtype", "float32")
     result = run_script(SCRIPT, *args, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    weights_line, pictures_line = result.stderr.splitlines()
+    pictures_line, weights_line = result.stderr.splitlines()
     for word in ("resnet152-v2-7.onnx", "--offline", "random weights", "color and texture"):
         assert word in weights_line
     for word in ("imagenette2-320.tgz", "--offline", "synthetic pictures"):
@@ -340,7 +317,7 @@ def test_without_a_network_synthetic_pictures_and_weights_take_their_place_and_s
     codes, _, labels, description = load_codes(tmp_path / "data", DEFAULT_MODEL)
     assert codes.shape == (16, 1000) and np.ptp(codes, axis=0).min() > 0
     assert description.class_names == list(CLASSES) and not description.trained
-    assert "16 of 2,304" in description.pictures
+    assert description.output_names == [] and "16 of 2,304" in description.pictures
     command = result.stdout.splitlines()[-1].split("python ")[-1]
     monkeypatch.chdir(tmp_path)
     run_main(*shlex.split(command))
@@ -354,11 +331,7 @@ GLUON = ("--mean-rgb", 123.68, 116.28, 103.53, "--std-rgb", 58.395, 57.12, 57.37
 
 
 @pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        *(("squeezenet1_1", 224), ("mobilenet0_25", 64), ("mobilenet_v2_0_25", 64)),
-        *(("resnet18_v1", 64), ("resnet18_v2", 64)),
-    ],
+    ("name", "side"), [("squeezenet1_1", 224), ("mobilenet_v2_0_25", 64), ("resnet18_v2", 64)]
 )
 def test_network_exported_from_gluon_gives_the_codes_that_it_gives_in_gluon(
     name, side, call, place, monkeypatch
@@ -377,48 +350,28 @@ def test_network_exported_from_gluon_gives_the_codes_that_it_gives_in_gluon(
     pixels = centers(pictures, side)
     normal = (pixels - np.reshape(GLUON[1:4], (3, 1, 1))) / np.reshape(GLUON[5:], (3, 1, 1))
     expected = net(mx.nd.array(normal)).asnumpy()
-    args = (SCRIPT, "--model", name, "--images", "six", "--offline")
+    args = (SCRIPT, "--model", name, "--images", "six", "--offline", *GLUON)
     args += ("--image-shape", f"3,{side},{side}")
-    call(*args, *GLUON, "--dtype", "float32")
+    call(*args, "--dtype", "float32")
     found = load_codes(place / "data", name)
     assert sorted(assert_belong(found, pixels, expected, "abcdef", 1e-4)) == list(range(6))
-    monkeypatch.setattr("common.networks.has_vnni", lambda: True)
-    printed = call(*args, *GLUON)
+    monkeypatch.setattr("common.int8.has_vnni", lambda: True)
+    printed = call(*args)
     cosine = float(re.search(r"float32 is (-?\d\.\d{4})", printed.out)[1])
     precision = load_codes(place / "data", name)[3].precision
     assert precision == ("int8" if cosine >= 0.97 else "float32")
-    call("plot_filter_and_output.py", "--model", name, "--offline", *GLUON)
-    tags = read_log(place / "logs").Tags()["images"]
-    assert len(tags) == 3 and any(tag.endswith("conv0_fwd_weight") for tag in tags)
 
 
-@pytest.fixture(scope="module")
-def real_codes(real, tmp_path_factory):
-    """Collect MobileNet's codes of the 1,000 real pictures, or of some; return also the classes."""
-    folder = tmp_path_factory.mktemp("real")
-    shutil.copy(real / "synset.txt", folder)
-    found = {}
-    for dtype, count in (("float32", 200), ("int8", 1000)):
-        args = ["--model", real / "mobilenet_v2" / "mobilenet_v2", "--data-dir", folder]
-        args += ["--images", real / "imagenet_samples", "--max-num-images", count]
-        run_main(SCRIPT, *args, "--dtype", dtype)
-        found[dtype] = load_codes(folder, "mobilenet_v2")
-    return found, (real / "synset.txt").read_text().splitlines()
-
-
-@pytest.mark.parametrize(("dtype", "lowest"), [("float32", 0.85), ("int8", 0.86)])
-def test_real_network_names_the_class_of_the_real_pictures(dtype, lowest, real_codes):
-    found, classes = real_codes
-    codes, _, labels, description = found[dtype]
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_real_network_names_the_class_of_the_real_pictures(dtype, real, tmp_path):
+    shutil.copy(real / "synset.txt", tmp_path)
+    args = ["--model", real / "mobilenet_v2" / "mobilenet_v2", "--data-dir", tmp_path]
+    args += ["--images", real / "imagenet_samples", "--max-num-images", 200]
+    run_main(SCRIPT, *args, "--dtype", dtype)
+    codes, _, labels, description = load_codes(tmp_path, "mobilenet_v2")
     names = [description.class_names[label] for label in labels]
-    assert len(set(names)) == (1000 if dtype == "int8" else 200)
-    assert np.mean(codes.argmax(axis=1) == [classes.index(name) for name in names]) >= lowest
+    classes = (real / "synset.txt").read_text().splitlines()
+    assert len(set(names)) == 200 and description.output_names == classes
+    right = codes.argmax(axis=1) == [classes.index(name) for name in names]
+    assert np.mean(right) >= 0.84  # of all 1,000 it is 0.870 in float32, and 0.863 in int8
     assert description.cosine is None or description.cosine > 0.97
-
-
-def test_help_shows_every_default(capsys):
-    with pytest.raises(SystemExit):
-        run_main(SCRIPT, "--help")
-    text = capsys.readouterr().out
-    for default in (2304, DEFAULT_MODEL, "3,224,224", "auto", 42, "./data"):
-        assert re.search(rf"\(default:\s+{re.escape(str(default))}\)", text)

@@ -35,7 +35,8 @@ def shown_in(logdir):
 
 
 def test_all_seven_pictures_are_those_of_the_published_arithmetic(real, call, tmp_path):
-    assert call(SCRIPT, "--data-dir", real / "filters").err == ""
+    printed = call(SCRIPT, "--data-dir", real / "filters")
+    assert printed.err == "" and "tensorboard --logdir ./logs" in printed.out
     shown = shown_in(tmp_path / "logs")
     arrays = {path.name: mx.nd.load(str(path))[0].asnumpy() for path in real.glob("filters/*")}
     swan = arrays["imagenet_swan.ndarray"]
@@ -54,7 +55,8 @@ def test_all_seven_pictures_are_those_of_the_published_arithmetic(real, call, tm
 def test_files_that_are_missing_are_fetched(real, http_folder, call, tmp_path, monkeypatch):
     url, got = http_folder(real / "filters")
     monkeypatch.setenv("MXBOARD_DEMO_MIRROR", url)
-    assert "synthetic" not in call(SCRIPT).err
+    with pytest.warns(UserWarning, match="fetching"):
+        call(SCRIPT)
     assert len(got) == len(contents(tmp_path / "data")) == 6
     assert call(SCRIPT, "--offline").err == ""
 
@@ -68,21 +70,19 @@ def test_without_a_network_everything_is_drawn_and_says_so(tmp_path):
     text = read_text(read_log(tmp_path / "logs"), "filters_data")
     assert "**No photograph:**" in text and "**Not trained:**" in text
     shown = shown_in(tmp_path / "logs")
-    drawn = draw_picture(224)
-    assert (shown["swan"] == drawn.transpose(1, 2, 0)).all() and len(shown) == 7
+    picture = draw_picture(224)
+    assert (shown["swan"] == picture.transpose(1, 2, 0)).all() and len(shown) == 7
     for seed, (name, (kernel, _, mean_rgb)) in enumerate(LAYERS.items()):
         filters = draw_filters(kernel, seed)
         assert_same_picture(shown[f"{name}_weight"], grid(stretch(filters)))
-        maps = convolve(drawn, filters, 0, mean_rgb)
+        maps = convolve(picture, filters, 0, mean_rgb)
         assert_same_picture(shown[f"{name}_output"], grid(stretch(maps)))
 
 
 def save_checkpoint(folder, weight):
-    conv = mx.sym.Variable("data")
-    conv = mx.sym.Convolution(
-        conv, name="look", no_bias=True, kernel=weight.shape[2:], num_filter=len(weight)
-    )
-    mx.model.save_checkpoint(str(folder / "net"), 0, conv, {"look_weight": mx.nd.array(weight)}, {})
+    data, options = mx.sym.Variable("data"), {"no_bias": True, "num_filter": len(weight)}
+    look = mx.sym.Convolution(data, name="look", kernel=weight.shape[2:], **options)
+    mx.model.save_checkpoint(str(folder / "net"), 0, look, {"look_weight": mx.nd.array(weight)}, {})
     return folder / "net"
 
 
@@ -121,7 +121,7 @@ def test_filter_and_map_that_are_all_the_same_are_black(photo, call, tmp_path):
     shown = shown_in(tmp_path / "logs")
     assert_same_picture(shown["look_weight"], grid(stretch(weight), 3))
     pixels = photo.transpose(2, 0, 1) / np.reshape([1, 2, 4], (3, 1, 1))
-    maps = convolve(pixels.astype(np.float32), weight, 0, (10, 20.5 / 2, 30 / 4))
+    maps = convolve(pixels.astype(np.float32), weight)
     assert_same_picture(shown["look_output"], grid(stretch(maps), 3))
     assert not stretch(maps)[2].any()
 
@@ -133,12 +133,14 @@ def test_real_checkpoint_shows_trained_filters(real, call, tmp_path):
     weight = mx.nd.load(f"{prefix}-0000.params")["arg:conv0_weight"].asnumpy()
     assert set(shown) == {"swan", "conv0_weight", "conv0_output"}
     assert_same_picture(shown["conv0_weight"], grid(stretch(weight)))
+    text = read_text(read_log(tmp_path / "logs"), "filters_data")
+    assert text.endswith(f"The filters are `conv0` of `{prefix}-0000.params`.")
 
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, call, tmp_path):
     prefix = save_checkpoint(tmp_path, np.ones((8, channels, 5, 5), np.float32))
-    call(SCRIPT, "--model", prefix, "--offline")
+    call(SCRIPT, "--model", prefix, "--layer", "look", "--offline")
     nodes = read_log(tmp_path / "logs" / "net").Graph().node
     shapes = [node.attr["_output_shapes"].list.shape[0] for node in nodes]
     assert {node.name: [dim.size for dim in shape.dim] for node, shape in zip(nodes, shapes)} == {
@@ -151,36 +153,35 @@ def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, call
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"no picture", "photo.png is not a picture"), (None, "photo.png")]
+    ("arguments", "status", "words"),
+    [
+        ("--layer conv0", 2, "--model PREFIX"),
+        ("--mean-rgb 1 2 3", 2, "--model PREFIX"),
+        ("--std-rgb 1 2 3", 2, "--model PREFIX"),
+        ("--model net --layer conv0", 2, "argument --layer: conv0 is no convolution"),
+        ("--model net --mean-rgb 1 2", 2, "argument --mean-rgb: 2 numbers for"),
+        ("--model nowhere", 1, "nowhere-symbol.json is missing"),
+        ("--ctx gpu", 1, "no GPU"),
+        ("--image nowhere.png", 1, "nowhere.png"),
+        ("--image net-symbol.json", 1, "net-symbol.json is not a picture"),
+        ("--data-dir damaged", 1, "vgg16_conv1_1_weight.param is damaged"),
+    ],
 )
-def test_picture_that_cannot_be_read_is_named_and_nothing_is_logged(content, words, call, tmp_path):
-    if content:
-        (tmp_path / "photo.png").write_bytes(content)
-    with pytest.raises((ScriptError, OSError), match=words):
-        call(SCRIPT, "--image", "photo.png", "--offline")
+def test_bad_input_is_named_and_nothing_is_logged(
+    arguments, status, words, call, tmp_path, request
+):
+    save_checkpoint(tmp_path, np.ones((8, 3, 5, 5), np.float32))
+    if "damaged" in arguments:
+        shutil.copytree(request.getfixturevalue("real") / "filters", tmp_path / "damaged")
+        path = tmp_path / "damaged" / "vgg16_conv1_1_weight.param"
+        path.chmod(0o600)
+        damage(path, "cut")
+    with pytest.raises((ScriptError, OSError), match=words) as raised:
+        call(SCRIPT, "--offline", *arguments.split())
+    assert getattr(raised.value, "status", 1) == status
     assert not list(tmp_path.glob("logs/*"))
 
 
 def test_picture_that_is_a_folder_ends_in_one_line(tmp_path):
-    (tmp_path / "folder.png").mkdir()
-    result = run_script(SCRIPT, "--image", "folder.png", "--offline", cwd=tmp_path)
-    assert_one_line_error(result, 1, "folder.png")
-
-
-@pytest.mark.parametrize(
-    "args", [("--layer", "conv0"), ("--mean-rgb", 1, 2, 3), ("--std-rgb", 1, 2, 3)]
-)
-def test_arguments_about_a_checkpoint_need_one(args, call):
-    with pytest.raises(ScriptError, match="--model") as raised:
-        call(SCRIPT, *args)
-    assert raised.value.status == 2
-
-
-def test_damaged_weights_are_an_error_and_never_synthetic(real, call, tmp_path):
-    shutil.copytree(real / "filters", tmp_path / "data")
-    path = tmp_path / "data" / "vgg16_conv1_1_weight.param"
-    path.chmod(0o600)
-    damage(path, "cut")
-    with pytest.raises(ScriptError, match=f"{path.name} is damaged"):
-        call(SCRIPT, "--offline")
-    assert not list(tmp_path.glob("logs/*"))
+    result = run_script(SCRIPT, "--image", ".", "--offline", cwd=tmp_path)
+    assert_one_line_error(result, 1, ".: Is a directory")
