@@ -47,8 +47,12 @@ class EventFileWriter:
         self._process = os.getpid()
         unique = f"{socket.gethostname()}.{self._process}.{next(self._numbers)}{filename_suffix}"
         name = f"events.out.tfevents.{int(time.time()):010}.{unique}"
-        self._file = _EventFile(os.path.join(logdir, name), "x")
+        self._open(os.path.join(logdir, name), "x")
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def _open(self, path, mode):
+        self._file = _EventFile(path, mode)
+        self._records = RecordWriter(self._file)
 
     def add_event(self, event):
         """Write an event."""
@@ -57,11 +61,11 @@ class EventFileWriter:
             raise RuntimeError(f"{self._file.name} was {processes}: open a SummaryWriter in each")
         with self._lock:
             if self._file.closed:
-                self._file = _EventFile(self._file.name, "r+")
+                self._open(self._file.name, "r+")
                 self._file.seek(0, os.SEEK_END)
             if not os.fstat(self._file.fileno()).st_nlink:
                 raise FileNotFoundError(errno.ENOENT, "the log was deleted", self._file.name)
-            RecordWriter(self._file).write(event.SerializeToString())
+            self._records.write(event.SerializeToString())
 
     def close(self):
         """Close the file, until the next event."""

@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Optional, SupportsFloat, Union
 
 import mxboard.writer
@@ -25,8 +25,7 @@ from .projector import save_embedding, to_table, to_vectors
 
 MOST_OPEN = 100  # event files; a process on macOS may open 256
 Step = Optional[SupportsFloat]  # a whole number of any type
-Scalars = Union[ArrayLike, Mapping[str, ArrayLike]]
-Shapes = Mapping[str, Sequence[int]]
+Scalar = Union[ArrayLike, Mapping[str, ArrayLike]]
 
 
 class SummaryWriter:
@@ -92,12 +91,11 @@ class SummaryWriter:
 
     def reopen(self) -> None:
         """Go on in new files of the same log, once closed: ``sw.reopen()``."""
-        if self._closed:
-            # By folder in the log: its own, "", and one for each named curve.
+        if self._closed:  # A file for the log's own folder, "", and later one for each named curve.
             self._files = {"": EventFileWriter(self._folder, self._suffix)}
             self._closed = False
 
-    def add_scalar(self, tag: str, value: Scalars, global_step: Step = None) -> None:
+    def add_scalar(self, tag: str, value: Scalar, global_step: Step = None) -> None:
         """Log a number, or curves: ``sw.add_scalar("acc", {"train": 0.9, "valid": 0.8}, step)``.
 
         Parameters
@@ -107,11 +105,11 @@ class SummaryWriter:
             or (names, values) as of a metric's ``get()``, draws a curve for each name in one plot.
             Each is logged in the folder ``TAG/NAME`` of the log.
         """
-        names = value[0] if isinstance(value, (tuple, list)) and len(value) == 2 else None
-        if isinstance(names, str):
-            value = {names: value[1]}
-        elif isinstance(names, list) and names and isinstance(names[0], str):
-            value = dict(zip(*value))
+        if isinstance(value, (tuple, list)) and len(value) == 2:
+            if isinstance(value[0], str):
+                value = {value[0]: value[1]}
+            elif isinstance(value[0], list) and value[0] and isinstance(value[0][0], str):
+                value = dict(zip(*value))
         if isinstance(value, Mapping):
             points = {self._check_folder(f"{tag}/{name}"): value[name] for name in value}
         else:
@@ -123,9 +121,7 @@ class SummaryWriter:
             curve = self._scalars.setdefault(f"{self._logdir}/{folder or tag}", [])
             curve.append((event.wall_time, step, number if math.isfinite(number) else None))
 
-    def add_scalars(
-        self, main_tag: str, tag_scalar_dict: Scalars, global_step: Step = None
-    ) -> None:
+    def add_scalars(self, main_tag: str, tag_scalar_dict: Scalar, global_step: Step = None) -> None:
         """Log curves as PyTorch does: ``sw.add_scalars("acc", {"train": 0.9, "valid": 0.8})``."""
         self.add_scalar(main_tag, tag_scalar_dict, global_step)
 
@@ -185,10 +181,9 @@ class SummaryWriter:
             Real numbers, of any shape. NaN, and numbers that are infinite in float32, are left out
             with a warning that counts them; one at least must remain.
         bins : int, str or sequence of float
-            A number of bins of equal width; or edges, beyond which values count in the first or
-            last bin; or a rule of `numpy.histogram_bin_edges`, if it makes no more than 10,000; or
-            "default", TensorFlow's 1,549 edges. Of what is shown, the first bin begins at the
-            smallest value, and the last one ends at the largest.
+            A number of bins of equal width; edges, beyond which values count in the first or last
+            bin; a rule of `numpy.histogram_bin_edges` that makes up to 10,000; or "default",
+            TensorFlow's 1,549 edges. Bins are shown from the smallest to the largest value.
         """
         histogram = summary.histogram(f"histogram {tag}", values, bins)
         self._add("histogram", tag, global_step, histo=histogram)
@@ -260,9 +255,8 @@ class SummaryWriter:
         """Log vectors for TensorBoard's projector: ``sw.add_embedding("codes", codes, names)``.
 
         Its files go to the folder ``TAG`` of the log; with a step of 12, ``TAG_000012``. A tag that
-        is logged again replaces what it held, whole, but keeps what a user added to its entry in
-        ``projector_config.pbtxt``. If that list is damaged, it is an `OSError`. A TensorBoard that
-        is already running shows the new vectors after a restart.
+        is logged again replaces what it held, but keeps what a user added to its entry in the list,
+        ``projector_config.pbtxt``. A running TensorBoard shows the new vectors after a restart.
 
         Parameters
         ----------
@@ -284,7 +278,7 @@ class SummaryWriter:
             raise ValueError(f"{subject}: {len(pixels)} images for {len(vectors)} vectors")
         save_embedding(self._folder, name, vectors, table, pixels)
 
-    def add_graph(self, net: Any, input_shapes: Optional[Shapes] = None) -> None:
+    def add_graph(self, net: Any, input_shapes: Optional[Mapping[str, Any]] = None) -> None:
         """Log a graph; TensorBoard shows the last: ``sw.add_graph(net, {"data": (1, 3, 64, 64)})``.
 
         Parameters
@@ -304,7 +298,7 @@ class SummaryWriter:
         if folder not in self._files:
             self._files[folder] = EventFileWriter(os.path.join(self._folder, folder), self._suffix)
         self._files[folder].add_event(event)
-        if len(self._files) > MOST_OPEN and folder:
+        if folder and len(self._files) > MOST_OPEN:
             self._files[folder].close()
 
     def _add(self, kind, tag, step, folder="", **value):
@@ -321,11 +315,13 @@ class SummaryWriter:
 
     def _check_folder(self, name):
         """Return a name, if it can be a folder in the log."""
+        if name and name in self._files:
+            return name
         parts = name.split("/")
         if not parts[0] or ".." in parts or set(parts) <= {"", "."}:
             raise ValueError(f"{name!r}: its files would not lie in a folder of the log")
         path = os.path.join(self._folder, name)
-        while name not in self._files and not os.path.isdir(path):
+        while not os.path.isdir(path):
             if os.path.lexists(path):
                 raise ValueError(f"{name!r}: no folder can have this name, as {path} is a file")
             path = os.path.dirname(path)
