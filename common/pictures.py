@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 from mxcompat.board.files import printable
@@ -106,7 +107,7 @@ class PictureFolder(Pictures):
             raise ScriptError(
                 f"{folder} has no pictures: choose a folder with one subfolder per class"
             )
-        labels = [name.parts[0] if len(name.parts) > 1 else self._folder.name for name in names]
+        labels = [_class_of(name.parts[:-1]) or self._folder.name for name in names]
         classes = sorted(set(labels))
         items = [(name, classes.index(label)) for name, label in zip(names, labels)]
         if len(classes) == 1:
@@ -121,6 +122,12 @@ class PictureFolder(Pictures):
         except OSError:
             content = b""
         return printable(name), decode(content), label
+
+
+def _class_of(folders):
+    """Return the WordNet number among folders, as in train/n01440764, or the first of them."""
+    numbers = [each for each in folders if re.fullmatch(r"n\d{8}", each)]
+    return next(iter(numbers or folders), None)
 
 
 def _find_pictures(folder):

@@ -137,6 +137,14 @@ def test_class_has_what_lies_deeper_or_behind_a_link_but_nothing_hidden(tmp_path
     assert [found.classes[label] for _, label in found] == ["cat", "cat", "dog"]
 
 
+def test_data_sets_side_by_side_are_sorted_by_the_wordnet_numbers_of_their_folders(tmp_path):
+    folders = ["nette/val/n01440764", "nette/train/n01440764", "woof/val/n02086240", "woof/other"]
+    write_folder(tmp_path, [encode(paint(1)[0])] * 4, folders)
+    found = PictureFolder(tmp_path, SHAPE)
+    assert found.classes == ["n01440764", "n02086240", "woof"]
+    assert [label for _, label in found] == [0, 0, 2, 1]
+
+
 def test_class_name_that_is_not_utf8_can_be_printed(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     write_folder(folder, [encode(paint(1)[0])], ["."])
