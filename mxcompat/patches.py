@@ -5,7 +5,6 @@ Each function mends one thing that they take for granted and that is no longer s
 
 import functools
 import importlib
-import importlib.util
 import json
 import multiprocessing
 import operator
@@ -29,7 +28,6 @@ MODULES_THAT_WRITE_TEXT = (
 )
 MODULES_THAT_WRITE_JSON = ("mxnet.initializer", "mxnet.image.image", "mxnet.image.detection")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
-IS_NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 
 
 def prepare():
@@ -45,7 +43,7 @@ def mend():
     """Mend MXNet itself, once it is imported."""
     _write_plain_numbers()
     _convert_to_numpy()
-    if IS_NUMPY_2:
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
         np.set_printoptions(legacy="1.25")  # 0.98 in a tuple, and not np.float64(0.98)
         _lend_numpy_1()
         _promote_scalars()
