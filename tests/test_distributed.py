@@ -2,13 +2,10 @@ import re
 import socket
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import ROOT, find, read_log, run_script, script_env
-
-from train_mnist import shuffle
 
 SCRIPT = "train_mnist.py"
 ARGUMENTS = "--offline --epochs 2 --batch-size 3000"  # 40 steps
@@ -79,12 +76,3 @@ def test_error_in_one_worker_ends_all_with_one_line(tmp_path):
     (error,) = [line for line in result.stderr.splitlines() if "error: " in line]
     assert "--batch-size: 3001 does not fit 60000 images and 2 workers" in error
     assert "Validation" not in result.stdout
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_every_image_of_the_full_batches_is_used_once_an_epoch(workers):
-    stores = [SimpleNamespace(rank=rank, num_workers=workers) for rank in range(workers)]
-    parts = [shuffle(630, 100, np.random.default_rng(0), store) for store in stores]
-    together = np.sort(np.concatenate(parts, axis=1))
-    dealt = np.random.default_rng(0).permutation(630)[:600].reshape(6, 100)
-    assert (together == np.sort(dealt)).all()

@@ -5,7 +5,6 @@ import mxnet as mx
 import numpy as np
 import pytest
 from helpers import (
-    assert_one_line_error,
     assert_same_picture,
     contents,
     convolve,
@@ -19,6 +18,7 @@ from helpers import (
 )
 
 from common.errors import ScriptError
+from common.pictures import to_gray
 from common.synthetic import draw_filters, draw_picture
 
 SCRIPT = "plot_filter_and_output.py"
@@ -62,14 +62,14 @@ def test_files_that_are_missing_are_fetched(real, http_folder, call, tmp_path, m
 
 
 def test_without_a_network_everything_is_drawn_and_says_so(tmp_path):
-    result = run_script(SCRIPT, "--offline", cwd=tmp_path)
-    assert result.returncode == 0
+    result = run_script(SCRIPT, "--offline", "--logdir", "here", cwd=tmp_path)
+    assert result.returncode == 0 and "tensorboard --logdir here\n" in result.stdout
     filters_line, picture_line = result.stderr.splitlines()
     assert "vgg16_conv1_1_bias.param" in filters_line and "synthetic filters" in filters_line
     assert "imagenet_swan.ndarray" in picture_line and "synthetic picture" in picture_line
-    text = read_text(read_log(tmp_path / "logs"), "filters_data")
+    text = read_text(read_log(tmp_path / "here"), "filters_data")
     assert "**No photograph:**" in text and "**Not trained:**" in text
-    shown = shown_in(tmp_path / "logs")
+    shown = shown_in(tmp_path / "here")
     picture = draw_picture(224)
     assert (shown["swan"] == picture.transpose(1, 2, 0)).all() and len(shown) == 7
     for seed, (name, (kernel, _, mean_rgb)) in enumerate(LAYERS.items()):
@@ -102,6 +102,11 @@ def test_filter_k_stands_where_feature_map_k_stands(photo, call, tmp_path):
     weight[21] = 0
     weight[21, 0, 4, 4] = 1
     call(SCRIPT, "--image", "photo.png", "--model", save_checkpoint(tmp_path, weight))
+    text = read_text(read_log(tmp_path / "logs"), "filters_data")
+    assert (
+        text
+        == f"The picture is `photo.png`.\n\nThe filters are `look` of `{tmp_path}/net-0000.params`."
+    )
     shown = shown_in(tmp_path / "logs")
     assert set(shown) == {"photo", "look_weight", "look_output"}
     cell = shown["look_weight"][2 + 2 * 7 :, 2 + 5 * 7 :][:5, :5]
@@ -126,21 +131,11 @@ def test_filter_and_map_that_are_all_the_same_are_black(photo, call, tmp_path):
     assert not stretch(maps)[2].any()
 
 
-def test_real_checkpoint_shows_trained_filters(real, call, tmp_path):
-    prefix = real / "mobilenet_v2" / "mobilenet_v2"
-    call(SCRIPT, "--model", prefix, "--data-dir", real / "filters")
-    shown = shown_in(tmp_path / "logs")
-    weight = mx.nd.load(f"{prefix}-0000.params")["arg:conv0_weight"].asnumpy()
-    assert set(shown) == {"swan", "conv0_weight", "conv0_output"}
-    assert_same_picture(shown["conv0_weight"], grid(stretch(weight)))
-    text = read_text(read_log(tmp_path / "logs"), "filters_data")
-    assert text.endswith(f"The filters are `conv0` of `{prefix}-0000.params`.")
-
-
 @pytest.mark.parametrize("channels", [3, 1])
-def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, call, tmp_path):
-    prefix = save_checkpoint(tmp_path, np.ones((8, channels, 5, 5), np.float32))
-    call(SCRIPT, "--model", prefix, "--layer", "look", "--offline")
+def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, photo, call, tmp_path):
+    weight = np.ones((8, channels, 5, 5), np.float32)
+    prefix = save_checkpoint(tmp_path, weight)
+    call(SCRIPT, "--model", prefix, "--layer", "look", "--image", "photo.png")
     nodes = read_log(tmp_path / "logs" / "net").Graph().node
     shapes = [node.attr["_output_shapes"].list.shape[0] for node in nodes]
     assert {node.name: [dim.size for dim in shape.dim] for node, shape in zip(nodes, shapes)} == {
@@ -148,8 +143,10 @@ def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, call
         "look/weight": [8, channels, 5, 5],
         "look/look": [1, 8, 220, 220],
     }
-    assert "look_weight" in shown_in(tmp_path / "logs")
     assert not read_log(tmp_path / "logs").Tags()["graph"]
+    picture = photo.transpose(2, 0, 1) if channels == 3 else to_gray(photo.transpose(2, 0, 1))
+    maps = stretch(convolve(picture, weight, 0, (0,) * channels))
+    assert_same_picture(shown_in(tmp_path / "logs")["look_output"], grid(maps))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +159,8 @@ def test_network_of_a_checkpoint_is_the_graph_of_a_run_of_its_own(channels, call
         ("--model net --mean-rgb 1 2", 2, "argument --mean-rgb: 2 numbers for"),
         ("--model nowhere", 1, "nowhere-symbol.json is missing"),
         ("--ctx gpu", 1, "no GPU"),
+        ("--logdir net-symbol.json --model nowhere", 1, "File exists: 'net-symbol.json'"),
+        ("--image .", 1, "Is a directory: '.'"),
         ("--image nowhere.png", 1, "nowhere.png"),
         ("--image net-symbol.json", 1, "net-symbol.json is not a picture"),
         ("--data-dir damaged", 1, "vgg16_conv1_1_weight.param is damaged"),
@@ -180,8 +179,3 @@ def test_bad_input_is_named_and_nothing_is_logged(
         call(SCRIPT, "--offline", *arguments.split())
     assert getattr(raised.value, "status", 1) == status
     assert not list(tmp_path.glob("logs/*"))
-
-
-def test_picture_that_is_a_folder_ends_in_one_line(tmp_path):
-    result = run_script(SCRIPT, "--image", ".", "--offline", cwd=tmp_path)
-    assert_one_line_error(result, 1, ".: Is a directory")
