@@ -6,12 +6,13 @@ import mxcompat
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import damage, draw_params
+from helpers import TinyNetwork, damage, draw_params
 from mxnet.gluon.model_zoo import vision
 
 from common import cli
 from common.checkpoints import choose_code_layer, code_layers, load_checkpoint, load_first_layer
 from common.errors import ScriptError
+from common.int8 import quantize
 from common.networks import Encoder, make_network
 
 IMAGES = np.random.default_rng(0).integers(256, size=(4, 3, 6, 6)).astype(np.uint8)
@@ -34,18 +35,18 @@ def save(folder, symbol, **arrays):
 
 
 def codes_of(prefix, images=IMAGES):
-    """Return what a checkpoint makes of pictures, and whether it is scores of classes."""
-    shape = images.shape[1:]
+    """Return what a checkpoint makes of pictures, and its network."""
     symbol, params, path = load_checkpoint(prefix)
-    layer, is_output = choose_code_layer(symbol, None, shape)
-    network = make_network(symbol.get_internals()[layer], params, shape, path)
-    encoder = Encoder(network.symbol, network.params, shape, mx.cpu())
-    return encoder.start(images)(), is_output
+    layer, is_output = choose_code_layer(symbol, None, images.shape[1:])
+    code = symbol.get_internals()[layer]
+    network = make_network(code, params, images.shape[1:], path, is_output=is_output)
+    encoder = Encoder(network.symbol, network.params, images.shape[1:], mx.cpu())
+    return encoder.start(images)(), network
 
 
 def test_checkpoint_is_its_symbol_and_its_highest_numbered_parameters(tiny, place):
-    tiny.save(place / "good", 9999)
-    (place / "good" / "tiny-9999.params").rename(place / "good" / "tiny-10000.params")
+    tiny.save(place / "good", 10000)
+    TinyNetwork(seed=4).save(place / "good", 9999)
     for other in ("tiny-0100.params.bak", "tiny-999.params", "tinytiny-20000.params"):
         (place / "good" / other).write_bytes(b"no checkpoint")
     symbol, params, path = load_checkpoint(str(place / "good" / "tiny"))
@@ -99,7 +100,9 @@ def test_code_layers_are_those_that_give_a_vector_a_picture(place):
     means = mx.sym.Pooling(data, kernel=(1, 1), global_pool=True, pool_type="avg", name="mean")
     codes = mx.sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
     turned = mx.sym.transpose(codes, name="turned")
-    assert code_layers(turned, (3, 8, 8)) == ["mean_output", "fc1_output"]
+    rows = mx.sym.L2Normalization(mx.sym.var("two_weight", shape=(2, 3)), name="rows")
+    net = mx.sym.Group([turned, rows])
+    assert code_layers(net, (3, 8, 8)) == ["mean_output", "fc1_output"]
 
 
 sym = mx.sym
@@ -112,9 +115,9 @@ OTHERS += [lambda layer: sym.BlockGrad(sym.softmax(layer))]
 
 @pytest.mark.parametrize("head", SCORES + OTHERS)
 def test_layer_before_a_head_is_the_code_and_scores_only_before_a_softmax(head, tmp_path):
-    codes, scores = codes_of(save(tmp_path, head(dense())))
+    codes, network = codes_of(save(tmp_path, head(dense())))
     np.testing.assert_allclose(codes, EXPECTED, rtol=1e-4)
-    assert scores == (head in SCORES)
+    assert network.about["is_output"] == (head in SCORES)
 
 
 def test_layer_before_the_first_of_several_heads_is_the_code_and_it_says_so(tmp_path, capsys):
@@ -150,14 +153,15 @@ def test_several_inputs_are_named(tmp_path):
         load_checkpoint(prefix)
 
 
-def test_network_in_float16_runs_in_float32(tmp_path):
+def test_network_in_float16_runs_in_float32_and_int8(tmp_path):
     pixels = mx.sym.Cast(mx.sym.var("data", dtype="float16"), dtype="float16")
     weight = mx.sym.var("fc_weight", dtype="float16")
     half = mx.sym.FullyConnected(pixels, weight, num_hidden=5, no_bias=True, name="fc")
     symbol = mx.sym.Cast(half, dtype="float32")
-    codes, _ = codes_of(save(tmp_path, symbol, fc_weight=WEIGHT.astype(np.float16)))
+    codes, network = codes_of(save(tmp_path, symbol, fc_weight=WEIGHT.astype(np.float16)))
     expected = IMAGES.reshape(4, -1) @ WEIGHT.astype(np.float16).astype(np.float32).T
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-3)
+    quantize(network, IMAGES)
 
 
 def test_network_exported_with_numpys_shapes_runs(tmp_path):
@@ -168,9 +172,7 @@ def test_network_exported_with_numpys_shapes_runs(tmp_path):
         net.hybridize()
         net(mx.np.ones((1, 3, 6, 6)))
         net.export(str(tmp_path / "net"))
-    codes, is_output = codes_of(str(tmp_path / "net"))
-    np.testing.assert_allclose(codes, EXPECTED, rtol=1e-4)
-    assert is_output
+    np.testing.assert_allclose(codes_of(str(tmp_path / "net"))[0], EXPECTED, rtol=1e-4)
 
 
 def test_gray_network_takes_gray_pictures_and_says_so_to_others(tmp_path):

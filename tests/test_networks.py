@@ -41,19 +41,21 @@ def export(folder, *layers, side):
 def test_shape_that_a_dense_layer_cannot_take_is_answered_with_the_one_that_it_takes(
     side, tmp_path
 ):
-    symbol, params, path = export(tmp_path, nn.Conv2D(3, 3), nn.Dense(5), side=32)
+    layers = nn.Conv2D(3, 3), nn.Dense(5, in_units=3 * 30 * 30)
+    symbol, params, path = export(tmp_path, *layers, side=32)
     assert make_network(symbol, params, (3, 32, 32), path).code_size == 5
     with pytest.raises(ScriptError, match=f"of 3,{side},{side}: give --image-shape 3,32,32$"):
         make_network(symbol, params, (3, side, side), path)
 
 
-def test_shape_that_is_smaller_than_a_kernel_is_answered(tmp_path):
+def test_shape_that_is_smaller_than_a_kernel_is_answered_in_one_line(tmp_path, capsys):
     layers = nn.Conv2D(3, 3), nn.AvgPool2D(8), nn.Flatten()
     symbol, params, path = export(tmp_path, *layers, side=12)
     with pytest.raises(ScriptError, match="of 3,9,9: give another --image-shape$"):
         choose_code_layer(symbol, None, (3, 9, 9))
     with pytest.raises(ScriptError, match="of 3,9,9: give another --image-shape$"):
         make_network(symbol, params, (3, 9, 9), path)
+    assert capsys.readouterr().out == ""
 
 
 def load_tiny(prefix, layer="fc1"):
