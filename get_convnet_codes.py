@@ -167,6 +167,7 @@ def main():
     encoder, precision, cosine = choose_dtype(
         network, args.dtype, sample, args.image_shape, ctx, streams
     )
+    network.params.clear()  # the encoder has copies
 
     with cli.signals_held() as stopped:
         started = time.perf_counter()
