@@ -200,9 +200,7 @@ def test_label_of_boxes_is_the_class_of_the_first(label, tmp_path, capsys):
     assert_label(label, 1, "records of boxes: the class of the first object", tmp_path, capsys)
 
 
-@pytest.mark.parametrize(
-    "label", [[7, 9], [2, 1, 5], [2, 5, 1, 0.1], [1, 5, 0, 0, 1, 1]]
-)
+@pytest.mark.parametrize("label", [[7, 9], [2, 1, 5], [2, 5, 1, 0.1], [1, 5, 0, 0, 1, 1]])
 def test_label_of_several_numbers_is_the_first(label, tmp_path, capsys):
     assert_label(label, label[0], "labels of several numbers: the first", tmp_path, capsys)
 
