@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import pooch
 import requests
 
 from .board.files import part_folder, remove_leftovers
@@ -210,11 +209,15 @@ class Files:
 
 
 def _is_whole(path, name):
+    import pooch  # here, because it takes time, and importing mxcompat needs none of it
+
     return path.is_file() and pooch.file_hash(str(path)) == FILES[name].sha256
 
 
 def _download(url, path):
     """Download a file; return why it cannot be had, or None."""
+    import pooch
+
     headers = {"Accept-Encoding": "identity"}  # some mirrors would unpack a .gz on its way
     download = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT, headers=headers
