@@ -11,9 +11,10 @@ Whatever in the process then imports MXBoard gets the mended `SummaryWriter`. To
 without changing it at all, put ``-m mxcompat`` before its name: ``python -m mxcompat train.py``.
 
 The import changes neither signal handlers, hooks, streams nor the start method of processes, and it
-prints nothing. It sets defaults for these environment variables, which MXNet reads once:
-``OMP_NUM_THREADS`` (all available cores) and ``OMP_WAIT_POLICY`` (``PASSIVE``). On Linux on 64-bit
-Arm it imports OpenCV, whose OpenBLAS MXNet uses there.
+prints nothing. It gives NumPy its old names back, lets NumPy 2 print numbers as NumPy 1 did, and
+sets defaults for these environment variables, which MXNet reads once: ``OMP_NUM_THREADS`` (all
+available cores) and ``OMP_WAIT_POLICY`` (``PASSIVE``). On Linux on 64-bit Arm it imports OpenCV,
+whose OpenBLAS MXNet uses there.
 
 Raises
 ------

@@ -471,7 +471,8 @@ def export_model(
 
 def mend():
     """Put `export_model` in the place of MXNet's own, and `onnx.mapping` back for its importer."""
-    if not importlib.util.find_spec("onnx.mapping"):
+    is_there = "onnx.mapping" in sys.modules  # put back by somebody else, and with no spec
+    if not is_there and not importlib.util.find_spec("onnx.mapping"):
         types_ = {
             each: helper.tensor_dtype_to_np_dtype(each) for each in helper.get_all_tensor_dtypes()
         }

@@ -495,3 +495,14 @@ def test_page_about_leaving_shows_what_runs(tmp_path, monkeypatch):
 def test_real_network_is_exported(real, path):
     symbol, params, _ = load_checkpoint(str(real / "mobilenet_v2" / "mobilenet_v2"))
     assert export(symbol, params, {"data": ("batch", 3, 224, 224)}, path) < 1e-4
+
+
+def test_mapping_that_somebody_else_has_put_back_stays():
+    code = """
+import sys, types
+import onnx
+mapping = onnx.mapping = sys.modules["onnx.mapping"] = types.ModuleType("onnx.mapping")
+import mxcompat
+assert onnx.mapping is mapping
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
