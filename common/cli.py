@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -168,6 +169,10 @@ def run(main):
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "free some space" if is_full else "choose another, or change its permissions"
         _fail(f"{os.fsdecode(error.filename)}: {error.strerror}: {advice}")
+    except Exception:
+        # Here, because Python's own end would wait: one worker of several for all the others.
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _ready_process():
