@@ -76,3 +76,28 @@ def test_error_in_one_worker_ends_all_with_one_line(tmp_path):
     (error,) = [line for line in result.stderr.splitlines() if "error: " in line]
     assert "--batch-size: 3001 does not fit 60000 images and 2 workers" in error
     assert "Validation" not in result.stdout
+
+
+# What keeps MXNet's store of weights alive waits for the other workers when Python frees it.
+BUG = """
+import time
+from common import cli
+
+class Store:
+    def __del__(self):
+        time.sleep(600)
+
+def main():
+    store = Store()
+    store.no_such_name
+
+cli.run(main)
+"""
+
+
+def test_bug_in_a_worker_shows_its_traceback_and_ends_it_without_a_wait():
+    command = [sys.executable, "-c", BUG]
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=script_env(), timeout=60
+    )
+    assert result.returncode == 1 and "AttributeError: 'Store' object" in result.stderr
