@@ -143,7 +143,9 @@ def test_code_layer_that_is_not_there_is_answered_with_the_last_ten_that_would_d
 
 @pytest.mark.parametrize("name", ["data", "data_0", "image"])
 def test_only_free_input_takes_the_pictures(name, tmp_path):
-    prefix = save(tmp_path, mx.sym.SoftmaxOutput(dense(mx.sym.var(name))))
+    scores = dense(mx.sym.var(name))
+    loss = mx.sym.square(scores - mx.sym.var("my_label"))
+    prefix = save(tmp_path, mx.sym.Group([mx.sym.SoftmaxOutput(scores), loss]))
     np.testing.assert_allclose(codes_of(prefix)[0], EXPECTED, rtol=1e-4)
 
 

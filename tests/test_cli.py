@@ -65,15 +65,17 @@ def test_mean_is_one_number_or_one_per_channel():
 
 def test_gpu_that_is_not_there_is_an_error_only_if_it_is_asked_for():
     assert context("auto") == context("cpu") == mx.cpu()
-    with pytest.raises(ScriptError, match="no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117==1.9.1"):
+    with pytest.raises(ScriptError, match="no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117==1.9.1") as raised:
         context("gpu")
+    assert raised.value.status == 1
 
 
 def test_log_that_holds_a_training_is_warned_of(tmp_path, capsys):
     for name, warned in (("events.other", False), ("events.mnist", True)):
         (tmp_path / name).touch()
         make_log_folder(tmp_path, ".mnist")
-        assert (f"{tmp_path} holds a training already" in capsys.readouterr().err) == warned
+        start = f"{Path(sys.argv[0]).name}: {tmp_path} holds a training already"
+        assert capsys.readouterr().err.startswith(start) == warned
 
 
 def test_command_that_is_told_can_be_pasted_and_has_no_control_characters(capsys):

@@ -85,8 +85,9 @@ def test_parameters_that_do_not_fit_their_symbol_are_an_error(changes, words, ti
         make_network(*network)
 
 
-def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
-    network = make_network(*load_tiny(tiny.save(tmp_path, 1, dtype="float16")))
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_parameters_of_another_dtype_are_read(dtype, tiny, tmp_path):
+    network = make_network(*load_tiny(tiny.save(tmp_path, 1, dtype=dtype)))
     assert {array.dtype for array in network.params.values()} == {np.float32}
     images = centers(paint(3))
     expected = tiny.codes(images)
@@ -95,8 +96,11 @@ def test_parameters_saved_in_float16_are_read(tiny, tmp_path):
     assert abs(codes - expected).max() < 0.01 * abs(expected).max()
 
 
-def test_maps_of_one_pixel_are_codes_too(place):
+def test_maps_are_flattened_to_codes(place):
     assert make_network(*load_tiny(place / "good" / "tiny", "pool1")).code_size == 4
+    rows = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=4, flatten=False, name="fc")
+    network = make_network(rows, draw_params(rows, (3, 8, 8)), (3, 8, 8), "made up")
+    assert network.code_size == 3 * 8 * 4
 
 
 @pytest.mark.parametrize(
