@@ -58,9 +58,8 @@ def choose_dtype(network, dtype, batches, image_shape, ctx, streams=1):
             warn(f"int8 is not good enough for this network: {advice}")
         if dtype == "int8" or good:
             return encoder, "int8", cosine
-    symbol = network.symbol.get_backend_symbol("MKLDNN") if on_cpu else network.symbol
-    with readable_errors():
-        return Encoder(symbol, network.params, image_shape, ctx, streams), "float32", None
+    with readable_errors():  # MXNet fuses layers by itself as it binds a network
+        return Encoder(network.symbol, network.params, image_shape, ctx, streams), "float32", None
 
 
 def _try_int8(network, sample, dtype, streams):
