@@ -82,15 +82,12 @@ def test_error_in_one_worker_ends_all_with_one_line(tmp_path):
 BUG = """
 import time
 from common import cli
-
 class Store:
     def __del__(self):
         time.sleep(600)
-
 def main():
     store = Store()
     store.no_such_name
-
 cli.run(main)
 """
 

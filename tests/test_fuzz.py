@@ -20,7 +20,7 @@ from common.errors import ScriptError
 MEMORY = 2 << 30  # bytes, beyond what the imports take
 ODD = st.sampled_from(
     ["", ".", "-1", "0", "7", "1e999", "nan", "3,0,5", "a" * 300, "/dev/null", "pets", "good"]
-) | st.text(max_size=6).filter(lambda text: text.isprintable() and text[:1] not in ("/", "."))
+) | st.text(max_size=6).filter(lambda text: text.isprintable() and text[:1] not in ("/", ".", "-"))
 
 
 def mostly(*expected):
@@ -64,21 +64,15 @@ MISTYPES = st.lists(st.tuples(st.integers(0, 2000), st.sampled_from(VALUES)), ma
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """Make a folder with a checkpoint, pictures and codes."""
-    folder = tmp_path_factory.mktemp("base")
+def run(tmp_path_factory):
+    """Return a function that runs a script in a folder of inputs, damaged or not."""
+    base, before = tmp_path_factory.mktemp("base"), os.getcwd()
+    TinyNetwork().save(base / "good")
     pictures, labels = list(map(encode, paint(13))), [ord(name[0]) for name in PETS]
-    TinyNetwork().save(folder / "good")
-    write_folder(folder / "pets", pictures, PETS)
-    write_rec(folder / "pets.rec", pictures, labels)
-    save_codes(folder / "data", "tiny", *make_codes())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(base, tmp_path_factory):
-    """Return a function that runs a script in a copy of the base folder and judges how it ends."""
-    folder, before = tmp_path_factory.mktemp("run") / "copy", os.getcwd()
+    write_folder(base / "pets", pictures, PETS)
+    write_rec(base / "pets.rec", pictures, labels)
+    save_codes(base / "data", "tiny", *make_codes())
+    folder = tmp_path_factory.mktemp("run") / "copy"
 
     def run(script, *arguments, damage=lambda folder: None):
         shutil.rmtree(folder, ignore_errors=True)
@@ -90,8 +84,6 @@ def run(base, tmp_path_factory):
             run_main(script, *arguments)
         except (ScriptError, OSError, MemoryError) as error:
             assert "\n" not in str(error)
-        except SystemExit as ended:  # --help
-            assert not ended.code
         finally:
             os.chdir(before)
 

@@ -38,8 +38,7 @@ from common.synthetic import CLASSES
 SCRIPT = "get_convnet_codes.py"
 DEFAULT_MODEL = "imagenet1k-resnet-152"
 TINY = shlex.split("--model good/tiny --image-shape 3,32,48 --dtype float32 --offline")
-# Records of the long file, of pictures that repeat, labeled by which one it is.
-LONG, DIFFERENT = 20_000, 12
+LONG = 20_000  # pictures: not all are collected before the signal comes
 
 
 def assert_belong(found, pixels, expected, names, tolerance=1e-5):
@@ -246,21 +245,12 @@ def test_bad_input_is_named_and_leaves_the_earlier_sets_as_they_were(
     assert contents(place / "data") == before
 
 
-@pytest.fixture(scope="module")
-def long_rec(tiny, tmp_path_factory):
-    """Write many records of few pictures, beside the tiny network."""
-    folder = tmp_path_factory.mktemp("long")
-    tiny.save(folder / "good", 1)
-    contents = [encode(each) for each in paint(DIFFERENT, seed=5)]
-    numbers = [number % DIFFERENT for number in range(LONG)]
-    write_rec(folder / "long.rec", (contents[number] for number in numbers), numbers)
-    return folder
-
-
-def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(tiny, long_rec, tmp_path):
-    command = [sys.executable, ROOT / SCRIPT, *TINY, "--images", "long.rec", "--data-dir", tmp_path]
+def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(tiny, place):
+    pictures, numbers = list(map(encode, paint(13))), [number % 13 for number in range(LONG)]
+    write_rec(place / "long.rec", (pictures[number] for number in numbers), numbers)
+    command = [sys.executable, ROOT / SCRIPT, *TINY, "--images", "long.rec"]
     command += ["--max-num-images", str(LONG), "--batch-size", "3"]
-    process, output = start_in_terminal(command, cwd=long_rec)
+    process, output = start_in_terminal(command, cwd=place)
     shown, sent = "", False
     for chunk in output:
         shown += chunk
@@ -269,14 +259,13 @@ def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(tiny, long_r
             sent = True
     assert process.wait() == -signal.SIGINT and "Traceback" not in shown, shown
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*picture", shown)  # the time left, and how fast
-    found = load_codes(tmp_path, "tiny")
-    pixels = centers(paint(DIFFERENT, seed=5))
-    names = [str(number) for number in range(DIFFERENT)]
+    found, pixels = load_codes(place / "data", "tiny"), centers(paint(13))
+    names = [str(number) for number in range(13)]
     count = len(assert_belong(found, pixels, tiny.codes(pixels), names))
     assert 0 < count < LONG and count % 3 == 0
     assert f"stopped early: saved {count:,} codes" in shown
     assert f"{count:,} of {LONG:,}" in found[3].pictures
-    assert len(contents(tmp_path)) == 4
+    assert len(contents(place / "data")) == 4
 
 
 def test_run_stopped_before_its_first_batch_leaves_no_files(place):

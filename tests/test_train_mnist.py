@@ -1,5 +1,4 @@
 import re
-import signal
 import subprocess
 import sys
 
@@ -24,7 +23,6 @@ from helpers import (
     start_in_terminal,
     stretch,
 )
-from mxboard import SummaryWriter
 from tensorboard.plugins.hparams import metadata
 
 from common.charts import draw_confusion
@@ -112,6 +110,8 @@ def values(log, tag):
 
 
 def test_losses_of_every_step_are_those_of_stochastic_gradient_descent(log, reference):
+    xavier = np.sqrt(2.24 / ((784 + 128) / 2))
+    assert abs(reference.untrained[0]).max() == pytest.approx(xavier, rel=1e-3)
     assert [event.step for event in log.Scalars("cross_entropy")] == list(range(34))
     np.testing.assert_allclose(values(log, "cross_entropy"), reference.losses, rtol=1e-3)
 
@@ -128,7 +128,7 @@ def test_accuracies_are_logged_as_they_are_printed(run, log, reference):
     train, valid = ([event.value for event in each.Scalars("accuracy")] for each in both)
     assert valid == values(log, "valid_acc")
     right = np.mean(reference.predicted == reference.test_labels)
-    assert (train[-1], valid[-1]) == pytest.approx((reference.train_acc, right), abs=1e-3)
+    assert (train[-1], valid[-1]) == pytest.approx((reference.train_acc, right), abs=3e-4)
 
 
 def test_lines_every_log_interval_give_the_accuracy_up_to_that_batch(run, reference):
@@ -223,10 +223,9 @@ def test_log_and_terminal_say_that_digits_are_synthetic_and_what_to_do_next(run,
 
 @pytest.mark.parametrize("kind", ["MNIST", "synthetic"])
 def test_digits_are_learned_as_well_as_they_should_be(kind, request, tmp_path):
-    args = ["--offline", "--data-dir", tmp_path]
-    if kind == "MNIST":
-        args[-1] = request.getfixturevalue("real") / "mnist"
-    result = run_script(SCRIPT, *args, "--epochs", 1, "--logdir", tmp_path / "logs")
+    data_dir = request.getfixturevalue("real") / "mnist" if kind == "MNIST" else tmp_path
+    args = "--offline", "--epochs", 1, "--logdir", tmp_path / "logs", "--data-dir", data_dir
+    result = run_script(SCRIPT, *args)
     log, lines = read_log(tmp_path / "logs"), result.stdout.splitlines()
     (accuracy,) = values(log, "valid_acc")
     assert 0.88 < accuracy < 0.97
@@ -237,8 +236,6 @@ def test_digits_are_learned_as_well_as_they_should_be(kind, request, tmp_path):
 
 
 def test_second_run_repeats_the_first_keeps_its_file_and_says_that_there_are_two(call, tmp_path):
-    with SummaryWriter(tmp_path / "logs") as sw:  # not by this script
-        sw.add_scalar("x", 1, 0)
     assert "already" not in call(SCRIPT, *SMALL).err
     (first,) = (tmp_path / "logs").glob("*.mnist")
     content = first.read_bytes()
@@ -302,30 +299,26 @@ def test_loss_that_is_not_finite_ends_the_script_in_one_line(tmp_path):
     assert np.isfinite(first) and not np.isfinite(second)
 
 
-@pytest.mark.parametrize(("lr", "zero"), [("1e-9", 0), ("10", 5), ("0.03", None)])
-def test_training_that_learns_nothing_says_so_and_how_many_gradients_are_zero(lr, zero, call):
-    said = call(SCRIPT, *SMALL, "--lr", lr).err
+@pytest.mark.parametrize(
+    ("arguments", "zero"),
+    # The last begins with a loss of 2.29 and ends with 2.22; that of guessing is 2.30.
+    [("--lr 1e-9", 0), ("--lr 10", 5), ("--lr 0.001 --batch-size 600", None)],
+)
+def test_training_that_learns_nothing_says_so_and_how_many_gradients_are_zero(
+    arguments, zero, call
+):
+    said = call(SCRIPT, *SMALL, *arguments.split()).err
     found = re.search(r"epoch 0 ends with a loss of [\d.]+, no better .* (\d) of 6 gradients", said)
     assert (found and int(found[1])) == zero
 
 
-@pytest.mark.parametrize("small_disk", ["2500k"], indirect=True)
-def test_full_disk_ends_in_one_line_and_leaves_the_log_readable(small_disk):
-    result = run_script(SCRIPT, *SMALL, "--logdir", small_disk / "run")
-    assert_one_line_error(result, 1, "No space left on device", str(small_disk), "free some space")
-    assert len(values(read_log(small_disk / "run"), "cross_entropy")) == 20
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_run_keeps_what_it_logged(number, tmp_path):
+def test_killed_run_keeps_what_it_logged(tmp_path):
     command = [sys.executable, ROOT / SCRIPT, *SMALL, "--epochs", "999", "--logdir", tmp_path]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=script_env(), **pipes) as process:
+    options = {"env": script_env(), "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options) as process:
         for line in process.stdout:
             if line.startswith("[Epoch 1] Validation"):
                 break
-        process.send_signal(number)
-        _, errors = process.communicate()
-    assert process.returncode == -number and "Traceback" not in errors
+        process.kill()
     steps = [event.step for event in read_log(tmp_path).Scalars("cross_entropy")]
     assert len(steps) >= 40 and steps == list(range(len(steps)))
