@@ -17,7 +17,6 @@ You will see:
 from pathlib import Path
 
 import mxcompat  # makes MXNet and MXBoard run on today's Python
-from mxcompat.board.files import printable
 
 from mxboard import SummaryWriter
 
@@ -79,14 +78,14 @@ def main():
         )
     table, verdict = tabulate(codes, labels, description)
     neighbors = describe_neighbors(codes, labels)
-    tag = f"{'resnet_152' if model == DEFAULT_MODEL else printable(model)}_image_codes"
+    name = "resnet_152" if model == DEFAULT_MODEL else model
     cli.make_folder(args.logdir)
 
     with SummaryWriter(args.logdir) as sw:
         sw.add_text("codes_data", describe(codes, description, verdict))
         sw.add_text("codes_neighbours", neighbors)
         sw.add_image(f"imagenet_{len(codes)}_images", thumbnails)
-        sw.add_embedding(tag, codes, table, thumbnails)
+        sw.add_embedding(f"{name}_image_codes", codes, table, thumbnails)
 
     print(*filter(None, (verdict, neighbors)), sep="\n")
     print("A TensorBoard that is already running does not look for embeddings again: restart it")
