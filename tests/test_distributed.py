@@ -23,9 +23,8 @@ def train_as_the_page_says(folder, of_the_last_worker=""):
     start, last = "--kv-store dist_sync", f"{of_the_last_worker} --logdir {folder}"
     first, second, rest = block.split(start)
     block = f"{first}{start} {ARGUMENTS} --logdir {folder}{second}{start} {ARGUMENTS} {last}{rest}"
-    return subprocess.run(
-        ["bash", "-c", block], capture_output=True, text=True, timeout=300, env=script_env()
-    )
+    command = ["timeout", "300", "bash", "-c", block]  # ends all of them after a hang
+    return subprocess.run(command, capture_output=True, text=True, env=script_env())
 
 
 @pytest.fixture(scope="module")
