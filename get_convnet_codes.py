@@ -24,6 +24,7 @@ STREAMS = min(CORES, 4)
 os.environ.setdefault("OMP_NUM_THREADS", str(CORES // STREAMS))
 os.environ.setdefault("MXNET_CPU_WORKER_NTHREADS", str(STREAMS))
 
+import itertools
 import platform
 import shlex
 import threading
@@ -45,7 +46,6 @@ from common.datasets import load_output_names, load_pictures
 from common.errors import ScriptError, visible, warn
 from common.int8 import SAMPLE_COUNT, choose_dtype
 from common.networks import (
-    check_finite,
     load_resnet_152,
     make_network,
     readable_errors,
@@ -121,16 +121,11 @@ def collect(encoder, batches, shape, stopped):
     labels = np.empty(count, np.int64)
     done = 0
     with readable_errors(), tqdm(total=count, unit="picture", disable=None) as bar:
-        for images, batch_labels in batches:
-            if stopped:
-                break
+        batches = itertools.takewhile(lambda _: not stopped, batches)
+        for images, batch_labels, batch_codes in encoder.encode(batches):
             rows = slice(done, done + len(images))
-            if len(images):
-                wait_for_codes = encoder.start(images)
-                thumbnails[rows] = shrink(images, THUMBNAIL_SIDE)  # while the network runs
-                labels[rows] = batch_labels
-                codes[rows] = wait_for_codes()
-                check_finite(codes[rows])
+            codes[rows], labels[rows] = batch_codes, batch_labels
+            thumbnails[rows] = shrink(images, THUMBNAIL_SIDE)
             done = rows.stop
             bar.update(len(images))
     return codes[:done], thumbnails[:done], labels[:done]
@@ -167,7 +162,6 @@ def main():
     encoder, precision, cosine = choose_dtype(
         network, args.dtype, sample, args.image_shape, ctx, streams
     )
-    network.params.clear()  # the encoder has copies
 
     with cli.signals_held() as stopped:
         started = time.perf_counter()

@@ -1,17 +1,13 @@
 """Networks in int8: whether that is fast here, and good enough; or float32, its layers fused."""
 
-import ctypes
-import functools
 import json
 import platform
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mxnet as mx
 import numpy as np
-from mxnet import nd
 from mxnet.contrib import quantization
 
 from .checkpoints import infer_shapes
@@ -66,7 +62,7 @@ def _try_int8(network, sample, dtype, streams):
     """Quantize a network; return it, or None if MXNet cannot, and its mean cosine with float32."""
     try:
         encoder, expected = quantize(network, sample, streams)
-        codes = encoder.start(sample)()
+        (codes,) = encoder.start(sample)()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         if dtype == "int8":
@@ -97,15 +93,10 @@ def quantize(network, images, streams=1):
     odd = [n["name"] for n in nodes if n.get("attrs", {}).get("pool_type") in ("sum", "lp")]
     options = {"excluded_sym_names": odd, "quantized_dtype": "auto", "calib_mode": "naive"}
     int8_symbol, _, _, collector = quantization.quantize_graph(fused, args, states, **options)
-    with ThreadPoolExecutor(streams) as pool:
-        observe = functools.partial(_observe, fused, params, collector.include_layer)
-        seen = list(pool.map(observe, np.array_split(images, min(streams, len(images)))))
-    codes = np.concatenate([each for each, _ in seen])
+    collector.min_max_dict, codes = _observe(
+        fused, params, collector.include_layer, images, streams
+    )
     check_finite(codes)
-    for _, ranges in seen:
-        for name, (low, high) in ranges.items():
-            lowest, highest = collector.min_max_dict.get(name, (low, high))
-            collector.min_max_dict[name] = min(low, lowest), max(high, highest)
     int8_symbol, int8_args, states = quantization.calib_graph(
         int8_symbol, args, states, collector, calib_mode="naive"
     )
@@ -114,27 +105,20 @@ def quantize(network, images, streams=1):
     return encoder, codes
 
 
-def _observe(symbol, params, layers, images):
-    """Run pictures through a network; return their codes, and the range of each of some layers."""
-    ranges, errors = {}, []
-
-    def collect(name, handle):
-        try:
-            name = mx.base.py_str(name)
-            if name in layers:
-                values = nd.NDArray(ctypes.cast(handle, mx.base.NDArrayHandle), False).asnumpy()
-                ranges[name] = values.min(), values.max()
-        except Exception as error:  # MXNet, which calls this, would drop it
-            errors.append(error)
-
-    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=images.shape)
-    executor.copy_params_from(params, params, allow_extra_params=True)
-    executor.set_monitor_callback(collect, monitor_all=True)
-    (codes,) = executor.forward(is_train=False, data=nd.array(images, dtype="float32"))
-    codes = codes.asnumpy()
-    for error in errors:
-        raise error
-    return codes, ranges
+def _observe(symbol, params, layers, images, streams):
+    """Return the range of each of some layers over all pictures, and the pictures' codes."""
+    internals = symbol.get_internals()
+    names = [name for name in internals.list_outputs() if name in layers]
+    # An operator that quantizes tells the lowest and the highest of its values.
+    seen = [mx.sym.contrib.quantize_v2(internals[name], out_type="uint8") for name in names]
+    ranges = [limit for _, *limits in seen for limit in limits]
+    # In this order MXNet looks at each layer before it computes the next, and frees it.
+    group = mx.sym.Group([*ranges, symbol])
+    encoder = Encoder(group, params, images.shape[1:], mx.cpu(), streams)
+    *limits, codes = encoder.start(images)()
+    limits = np.array(limits)
+    lowest, highest = limits[::2].min(axis=1), limits[1::2].max(axis=1)
+    return dict(zip(names, zip(lowest, highest))), codes
 
 
 def mean_cosine(codes, others):

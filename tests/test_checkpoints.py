@@ -41,7 +41,7 @@ def codes_of(prefix, images=IMAGES):
     code = symbol.get_internals()[layer]
     network = make_network(code, params, images.shape[1:], path, is_output=is_output)
     encoder = Encoder(network.symbol, network.params, images.shape[1:], mx.cpu())
-    return encoder.start(images)(), network
+    return encoder.start(images)()[0], network
 
 
 def test_checkpoint_is_its_symbol_and_its_highest_numbered_parameters(tiny, place):

@@ -90,7 +90,7 @@ def test_optimized_network_gives_the_same_codes_at_any_batch_size():
     encoder, dtype, cosine = choose_dtype(network, "float32", None, SHAPE, CPU)
     assert (dtype, cosine) == ("float32", None)
     for size in (21, 5, 1):
-        assert_float32(encoder.start(images[:size])(), network, images[:size])
+        assert_float32(encoder.start(images[:size])()[0], network, images[:size])
     assert "_sg_mkldnn_conv" in operators(encoder)
 
 
@@ -106,14 +106,14 @@ def test_network_gives_the_same_codes_when_another_with_its_weights_is_gone():
     images, network = pictures(16), make_network(*signed_network(), SHAPE, "made up")
     int8_encoder, _, cosine = choose(network, "int8", images)
     encoder, _, _ = choose(network, "float32", images)
-    before = int8_encoder.start(images)()
+    before = int8_encoder.start(images)()[0]
     encoder.start(images)()
     del encoder
     clutter = [mx.nd.ones((500, 500)) for _ in range(20)]
     mx.nd.waitall()
-    assert (int8_encoder.start(images)() == before).all() and len(clutter) == 20
+    assert (int8_encoder.start(images)()[0] == before).all() and len(clutter) == 20
     encoder, _, _ = choose(network, "float32", images)
-    assert_float32(encoder.start(images)(), network, images)
+    assert_float32(encoder.start(images)()[0], network, images)
     assert cosine > 0.95
 
 
@@ -132,7 +132,7 @@ def test_cosine_is_that_of_codes_less_their_mean():
 def test_codes_in_int8_are_as_like_those_of_float32_as_it_says(capsys):
     images, network = pictures(200), small_network()
     encoder, dtype, cosine = choose(network, "int8", images[:32])
-    codes, expected = encoder.start(images)(), forward(network.symbol, network.params, images)
+    codes, expected = encoder.start(images)()[0], forward(network.symbol, network.params, images)
     assert dtype == "int8" and 0.99 < cosine < 1 and (codes != expected).any()
     assert cosine == pytest.approx(centered_cosine(codes[:32], expected[:32]), abs=1e-5)
     assert centered_cosine(codes, expected) > 0.99
@@ -156,8 +156,8 @@ def test_int8_is_calibrated_on_all_the_pictures_it_is_given_in_any_number_of_str
         for sample, streams in ((images, 1), (images, 9), (fewer, 1))
     )
     assert len(many._executors) == 9
-    assert (many.start(images)() == one.start(images)()).all()
-    assert (dim.start(images)() != one.start(images)()).any()
+    assert (many.start(images)()[0] == one.start(images)()[0]).all()
+    assert (dim.start(images)()[0] != one.start(images)()[0]).any()
 
 
 def test_error_while_mxnet_calls_back_for_the_calibration_is_raised(monkeypatch):
@@ -189,7 +189,7 @@ def test_network_that_int8_harms_is_done_in_float32_unless_asked_for_by_name(
         assert cosine == measured and said.err == ""
     else:
         assert cosine is None
-        assert_float32(encoder.start(images)(), network, images)
+        assert_float32(encoder.start(images)()[0], network, images)
         advice = re.findall("int8 is not good enough for this network: (.*)", said.err)
         assert advice == ["using float32", "--dtype float32 is better"]
 

@@ -91,7 +91,7 @@ def test_parameters_of_another_dtype_are_read(dtype, tiny, tmp_path):
     assert {array.dtype for array in network.params.values()} == {np.float32}
     images = centers(paint(3))
     expected = tiny.codes(images)
-    codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()
+    codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()[0]
     assert codes.dtype == np.float32 and codes.shape == (3, network.code_size)
     assert abs(codes - expected).max() < 0.01 * abs(expected).max()
 
@@ -156,7 +156,7 @@ def test_resnet_152_read_from_onnx_gives_what_gluons_network_gives(tmp_path, mon
     mean, std = np.reshape([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], (2, 3, 1, 1))
     expected = net(mx.nd.array((images / 255 - mean) / std)).asnumpy()
     network = load_resnet_152(Files(tmp_path, offline=True), (3, 96, 96))
-    codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()
+    codes = Encoder(network.symbol, network.params, images.shape[1:], CPU).start(images)()[0]
     assert codes.shape == (2, network.code_size) == (2, 1000)
     assert "trained on ImageNet" in network.about.pop("weights")
     assert network.about == {"is_output": True, "trained": True}
@@ -172,12 +172,12 @@ def test_codes_are_those_of_one_stream_bit_for_bit_however_many_pictures_there_a
     network = make_network(symbol, params, shape, path)
     images = centers(paint(19))
     expected = [
-        Encoder(network.symbol, network.params, shape, CPU).start(images[n : n + 1])()
+        Encoder(network.symbol, network.params, shape, CPU).start(images[n : n + 1])()[0]
         for n in range(19)
     ]
     encoder = Encoder(network.symbol, network.params, shape, CPU, streams)
     for count in (19, 8, 1):
-        assert (encoder.start(images[:count])() == np.concatenate(expected[:count])).all()
+        assert (encoder.start(images[:count])()[0] == np.concatenate(expected[:count])).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -190,5 +190,5 @@ def test_dense_layer_after_a_map_of_one_pixel_gives_the_same_codes_in_every_batc
     encoder, _, _ = choose_dtype(network, dtype, [(images, None)], (3, 8, 8), CPU, streams=2)
     expected = forward(symbol, params, images)
     for _ in range(2):
-        error = abs(encoder.start(images)() - expected).max()
+        error = abs(encoder.start(images)()[0] - expected).max()
         assert error < (1e-4 if dtype == "float32" else 0.1) * abs(expected).max()
