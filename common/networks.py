@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import json
+from collections import Counter
 from typing import NamedTuple
 
 from mxcompat.old_downloads import fetch_weights
@@ -23,6 +24,8 @@ from .synthetic import draw_weights
 # What Gluon's networks were trained on: pixels of 0 to 1, less the mean, by the deviation.
 GLUON_MEAN_RGB = (0.485, 0.456, 0.406)
 GLUON_STD_RGB = (0.229, 0.224, 0.225)
+# What MXNet may fuse with the convolution that it reads.
+FUSED = {"BatchNorm", "Activation", "LeakyReLU", "clip", "elemwise_add"}
 PART = 8  # pictures that a stream takes at a time: larger parts leave the caches
 
 
@@ -37,20 +40,31 @@ class Network(NamedTuple):
 
 def make_network(symbol, params, image_shape, path, **about):
     """Make a network of a symbol and the parameters that it takes from those in a file."""
-    symbol = _flatten_dense_inputs(mx.sym.flatten(symbol))
+    symbol = _mend_fusing(mx.sym.flatten(symbol))
     shapes, (_, size) = fit_params(symbol, params, image_shape, path)
     params = {name: params[name].astype("float32", copy=False) for name in shapes}
     return Network(symbol, params, size, about)
 
 
-def _flatten_dense_inputs(symbol):
-    """Flatten the input of each dense layer, which in oneDNN's layout is an error of MXNet's."""
+def _mend_fusing(symbol):
+    """Return a symbol of the same outputs that MXNet fuses without a mistake."""
     graph = json.loads(symbol.tojson())
-    for node in list(graph["nodes"]):
+    nodes = graph["nodes"]
+    readers = Counter(i for node in nodes if node["op"] in FUSED for i, *_ in node["inputs"])
+    for node in list(nodes):
         if node["op"] == "FullyConnected" and node["attrs"].get("flatten") != "False":
+            # A dense layer whose input is in oneDNN's layout is an error.
             name, source = f"{node['name']}_input", node["inputs"][0]
-            node["inputs"][0] = [len(graph["nodes"]), 0, 0]
-            graph["nodes"].append({"op": "Flatten", "name": name, "inputs": [source]})
+            node["inputs"][0] = [len(nodes), 0, 0]
+            nodes.append({"op": "Flatten", "name": name, "inputs": [source]})
+        elif node["op"] == "elemwise_add":
+            # A sum that reads a convolution directly and through other layers cannot be fused with
+            # it; MXNet then overlooks the sum, and gives it what the next layer makes of the maps.
+            sources = [
+                i for i, *_ in node["inputs"] if nodes[i]["op"] in ("Convolution", "BatchNorm")
+            ]
+            if any(readers[i] > 1 for i in sources):
+                node["op"] = "broadcast_add"  # the same, but never fused
     return mx.sym.load_json(json.dumps(graph))
 
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from common.checkpoints import choose_code_layer, load_checkpoint
 from common.errors import ScriptError
-from common.int8 import choose_dtype
+from common.int8 import choose_dtype, quantize
 from common.networks import (
     Encoder,
     check_finite,
@@ -192,3 +192,29 @@ def test_dense_layer_after_a_map_of_one_pixel_gives_the_same_codes_in_every_batc
     for _ in range(2):
         error = abs(encoder.start(images)()[0] - expected).max()
         assert error < (1e-4 if dtype == "float32" else 0.1) * abs(expected).max()
+
+
+def convolve(maps, name="conv"):
+    return mx.sym.Convolution(maps, num_filter=4, kernel=(3, 3), pad=(1, 1), name=name)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda maps, _: mx.sym.BatchNorm(maps, fix_gamma=False),  # as in Gluon's CIFAR ResNets v2
+        lambda maps, _: mx.sym.Activation(maps, act_type="relu"),
+        lambda maps, pixels: convolve(pixels, "other") + maps,
+    ],
+    ids=["BatchNorm", "relu", "sum"],
+)
+def test_sum_that_reads_a_convolution_also_through_a_layer_that_can_be_fused_is_right(layer):
+    pixels = mx.sym.var("data") / 255
+    maps = convolve(pixels)
+    symbol = convolve(layer(maps, pixels), "last") + maps
+    images = np.random.default_rng(0).integers(256, size=(8, 3, 8, 8), dtype=np.uint8)
+    params = draw_params(symbol, images.shape[1:])
+    network = make_network(symbol, params, images.shape[1:], "made up")
+    expected = forward(symbol, params, images).reshape(8, -1)
+    encoder = Encoder(network.symbol, network.params, images.shape[1:], CPU)
+    for codes in (encoder.start(images)(), quantize(network, images)[1]):
+        assert abs(codes - expected).max() < 1e-5 * abs(expected).max()
