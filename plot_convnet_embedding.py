@@ -88,7 +88,7 @@ def main():
         sw.add_embedding(f"{name}_image_codes", codes, table, thumbnails)
 
     print(*filter(None, (verdict, neighbors)), sep="\n")
-    print("A TensorBoard that is already running does not look for embeddings again: restart it")
+    print("If TensorBoard already shows this folder, restart it: it looks for embeddings only once")
     cli.tell_how_to_see(args.logdir)
 
 

@@ -33,10 +33,10 @@ EPOCHS = 10  # of a training, as the README has it
 WEIGHTS = "hybridsequential0_dense0_weight_pictures"
 GAP = 24  # pixels between pictures that stand side by side
 MISTAKE = "Dungeness crab"  # which MobileNet V2 takes for a fiddler crab
-FIRST_LAYERS = ("inception_bn_conv_1", "resnet_152_conv0", "vgg16_conv1_1")
 MANY_COLORS = 5000  # more than a cloud has whose pictures are not there yet
 T_SNE_GOALS = [1, 2, 4, 7, 10, 15, 20, 30, 40, 60, 80, 100, 140, 180, 240, 300, 400, 500]
-GIF_WIDTH, GIF_COLORS = 560, 96
+ZOOM_TURNS = 40  # of the wheel, until dogs fill the window
+GIF_WIDTH, GIF_COLORS = 720, 96
 FRAME_MS, LAST_FRAME_MS = 120, 2500
 
 
@@ -101,7 +101,6 @@ def mnist_loss_train_valid_curves(page, url):
     """Show the loss and the two accuracies, from their first points on."""
     show(page, url, "timeseries", "cross_entropy|^accuracy$")
     page.get_by_text("Ignore outliers in chart scaling").click()
-    page.get_by_text("Enable step selection and data table").click()
     page.locator(".scalars-smoothing input[type=number]").fill("0")
     expect(page).to_have_url(re.compile("smoothing=0"))
     page.get_by_label("Close side pane").click()
@@ -152,17 +151,17 @@ def mnist_hparams(page, url):
     return [grid([table, lines], 1)]
 
 
-def first_layers(page, url):
-    """Show the picture, and of each network the filters and what they make of the picture."""
-    pane = show(page, url, "images", "swan|_weight|_output")
-    expect(pane.locator("img")).to_have_count(7)
-    swan = shoot_card(pane, "swan")
-    blank = Image.new("RGB", swan.size, "white")
-    filters, maps = (
-        [shoot_card(pane, f"{layer}_{kind}") for layer in FIRST_LAYERS]
-        for kind in ("weight", "output")
-    )
-    return [grid([swan, *filters, blank, *maps], 4)]
+def first_layer(page, url, layer):
+    """Show the picture, a network's filters, and their outputs for the picture."""
+    tags = ["swan", f"{layer}_weight", f"{layer}_output"]
+    pane = show(page, url, "images", f"^({'|'.join(tags)})$")
+    expect(pane.locator("img")).to_have_count(3)
+    return [grid([shoot_card(pane, tag) for tag in tags], 3)]
+
+
+inception_bn_conv_1 = partial(first_layer, layer="inception_bn_conv_1")
+resnet_152_conv0 = partial(first_layer, layer="resnet_152_conv0")
+vgg16_conv1_1 = partial(first_layer, layer="vgg16_conv1_1")
 
 
 def images_for_convnet_codes(page, url):
@@ -249,7 +248,7 @@ def imagenet_dog_cluster(page, url):
     projector, cloud = open_codes(page, url)
     run_t_sne(page, projector, (1, 500))
     box = cloud.bounding_box()
-    clip = {"x": box["x"], "y": 66, "width": 1860 - box["x"], "height": 1140 - 66}
+    clip = {"x": box["x"], "y": 66, "width": 1300 - box["x"], "height": 800 - 66}
     frames = [shoot(page, clip=clip)]
     before = shoot(cloud)
     for word in ("ter", "terri", "terrier"):
@@ -272,10 +271,10 @@ def imagenet_dog_cluster(page, url):
         frames.append(shoot(page, clip=clip))
     page.mouse.up(button="right")
     page.mouse.move(box["x"] + 2, box["y"] + box["height"] - 2)
-    for turn in range(22):
+    for turn in range(ZOOM_TURNS):
         page.mouse.wheel(0, -100)
         page.wait_for_timeout(50)
-        if turn % 2:
+        if turn % 4 == 3:
             frames.append(shoot(page, clip=clip))
     projector.locator(".clear-selection").click()
     frames.append(shoot(page, clip=clip))
@@ -345,12 +344,14 @@ PICTURES = {
     "mnist_weights.png": (log_mnist, mnist_weights, 1280, 900, 2),
     "mnist_codes.png": (log_mnist, mnist_codes, 1500, 1000, 1),
     "mnist_hparams.png": (log_runs, mnist_hparams, 1280, 800, 1.5),
-    "first_layers.png": (log_filters, first_layers, 1280, 900, 1.5),
+    "inception_bn_conv_1.png": (log_filters, inception_bn_conv_1, 1280, 900, 1.5),
+    "resnet_152_conv0.png": (log_filters, resnet_152_conv0, 1280, 900, 1.5),
+    "vgg16_conv1_1.png": (log_filters, vgg16_conv1_1, 1280, 900, 1.5),
     "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 2614, 2614, 1),
     "imagenet_embedding.png": (log_codes, imagenet_embedding, 1560, 1000, 1),
     "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 2200, 1500, 1),
     "imagenet_mistake.png": (log_codes, imagenet_mistake, 1400, 900, 1),
-    "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1860, 1140, 1),
+    "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1300, 800, 1),
 }
 
 
