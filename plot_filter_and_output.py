@@ -75,7 +75,7 @@ def load_layers(files):
         source = f"**Not trained:** the filters are drawn ({missing})."
     else:
         arrays = {path.stem: mxfiles.load(path)[0] for path in paths}
-        source = "The filters are those that Inception-BN, ResNet-152 and VGG16 learned."
+        source = "The filters that Inception-BN, ResNet-152 and VGG16 learned."
     arrays = {name: nd.array(array) for name, array in arrays.items()}
     layers = [
         FirstLayer(name, arrays[f"{name}_weight"], arrays.get(f"{name}_bias"), mean_rgb)
@@ -118,7 +118,7 @@ def main():
             sw.add_image(f"{layer.name}_weight", scale_each(layer.weight))
             sw.add_image(f"{layer.name}_output", scale_each(convolve(layer, picture, ctx)))
     if args.model:
-        # TensorBoard keeps the last graph of a run, so that this one has a run of its own.
+        # TensorBoard keeps only the last graph of a run, so this one gets its own run.
         shape = (1, layer.weight.shape[1], *picture.shape[1:])
         with SummaryWriter(f"{args.logdir}/{Path(args.model).name}") as sw:
             sw.add_graph(checkpoint.symbol, {"data": shape})

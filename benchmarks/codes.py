@@ -151,7 +151,7 @@ def prepare_openvino(precision, work, calibration):
 
 
 def collect(way, work, folder):
-    """Collect codes and thumbnails as a peer; tell the seconds without those of the set-up."""
+    """Collect codes and thumbnails as a peer; tell the seconds without the set-up."""
     if not os.environ.get("BENCHMARK_AMX"):
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
     libraries = {"PyTorch": prepare_torch, "ONNX": prepare_onnx, "OpenVINO": prepare_openvino}
@@ -224,7 +224,7 @@ def prepare(data_dir, count, work):
 
 
 def read(done):
-    """Return the seconds of the whole command; those of its set-up, those after, and the codes."""
+    """Return the seconds of the whole command; of its set-up, of the rest, and the codes."""
     if (path := done.folder / "codes.npy").exists():
         codes, seconds = np.load(path), measure.told(done)
     else:
@@ -240,7 +240,7 @@ def read(done):
 def compare(data_dir, count, rounds):
     """Run all in turn, and compare their codes with ours in float32."""
     with tempfile.TemporaryDirectory() as work:
-        # In a process of its own, whose memory is not taken for that of those that follow.
+        # In another process, whose memory is not counted as this one's.
         measure.run([sys.executable, __file__, "prepare", data_dir, count], work)
         script = [sys.executable, measure.ROOT / "get_convnet_codes.py", "--offline"]
         script += ["--model", f"{work}/net", "--images", f"{work}/pictures"]

@@ -1,7 +1,7 @@
 """What the benchmarks share: programs that are run in turn, and a table of what they took.
 
 A benchmark is also the program of each way that it compares: JOB.py NAME ARGUMENTS FOLDER runs that
-way alone. Peers run in an environment of their own:
+way alone. Peers run in their own environment:
 
     python3 -m venv benchmarks/.venv
     benchmarks/.venv/bin/pip install --upgrade pip

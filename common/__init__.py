@@ -1,1 +1,1 @@
-"""What the four scripts share."""
+"""Code that the four scripts share."""

@@ -22,13 +22,13 @@ SYNSET_ID = re.compile(r"n\d{8}\b\s*")  # that a line of synset.txt begins with
 
 
 class Description(NamedTuple):
-    """What is known of a set of codes, as its JSON file has it."""
+    """Facts about a set of codes, as its JSON file has them."""
 
     class_names: list  # of the pictures, by label
     pictures: str  # where they come from, as Markdown, and so the weights
     weights: str
     precision: str  # "float32" or "int8"
-    cosine: Optional[float]  # mean cosine of int8 codes with those of float32
+    cosine: Optional[float]  # mean cosine of int8 and float32 codes
     seed: int
     is_output: bool  # whether a code is the network's own output
     trained: bool

@@ -1,4 +1,4 @@
-"""What the scripts tell their user: lines on standard error."""
+"""Warnings and errors of the scripts: lines on standard error."""
 
 import sys
 from pathlib import Path

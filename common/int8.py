@@ -36,8 +36,8 @@ def choose_dtype(network, dtype, batches, image_shape, ctx, streams=1):
     """Make a network ready to run: in int8 where that is asked for, or fast and good enough here.
 
     `batches` yields a sample of pictures, (n, C, H, W) uint8, and their labels; it is read only if
-    int8 is tried. Returns an `Encoder`, "int8" or "float32", and the mean cosine of the int8 codes
-    with those of float32, or None.
+    int8 is tried. Returns an `Encoder`, "int8" or "float32", and the mean cosine of the int8 and
+    the float32 codes, or None.
     """
     on_cpu = ctx.device_type == "cpu"
     if dtype == "int8" and not on_cpu:

@@ -59,7 +59,7 @@ def _mend_fusing(symbol):
             nodes.append({"op": "Flatten", "name": name, "inputs": [source]})
         elif node["op"] == "elemwise_add":
             # A sum that reads a convolution directly and through other layers cannot be fused with
-            # it; MXNet then overlooks the sum, and gives it what the next layer makes of the maps.
+            # it; MXNet then overlooks the sum, and gives it the next layer's output.
             sources = [
                 i for i, *_ in node["inputs"] if nodes[i]["op"] in ("Convolution", "BatchNorm")
             ]

@@ -1,4 +1,4 @@
-"""Pictures: decoded, cropped and shrunk; those of a folder, of a RecordIO file, or drawn ones."""
+"""Pictures: decoded, cropped and shrunk; from a folder or a RecordIO file, or drawn."""
 
 import math
 import os

@@ -14,7 +14,7 @@ PICTURE_SIDE = 256  # pixels
 LEVEL, ANY = (-0.12, 0.12), (-np.pi, np.pi)  # radians: nobody holds a camera quite still
 # Patterns: (low, high) periods across a picture, rotation, and hues in degrees; one color where a
 # function of x and y, in radians, and of noise is positive, and another elsewhere. Untrained
-# networks see little but color and texture: some classes have hues of their own, others share them.
+# networks see little but color and texture: some classes have their own hues, others share them.
 CLASSES = {
     "bricks": ((4, 7), LEVEL, (0, 50), lambda x, y, noise:
         0.9 - np.maximum(np.cos(y), np.cos(x / 2 + np.pi * np.floor(y / 2 / np.pi)))),

@@ -46,7 +46,7 @@ def prepare():
             "pip install opencv-python-headless"
         )
     # oneDNN calls BLAS from all of OpenMP's threads at once. The OpenBLAS in OpenCV, 0.3.3, locks
-    # its buffers for that, even where it is built without threads. With threads of its own, which
+    # its buffers for that, even where it is built without threads. With its own threads, which
     # OpenCV 5 gives it, it may be wrong on Arm: https://github.com/OpenMathLib/OpenBLAS/issues/2363
     ctypes.CDLL(openblas[1]).openblas_set_num_threads(1)
     for soname in ARM_LIBRARIES:

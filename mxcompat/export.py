@@ -63,7 +63,7 @@ def export(
     NotImplementedError
         ONNX has no words for an operator, which the message names.
     ValueError
-        The shapes are not those of the network's inputs.
+        The shapes do not fit the network's inputs.
 
     Examples
     --------

@@ -11,7 +11,7 @@ import numpy as np
 LIST_MAGIC = 0x112
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # what arrays begin with; at first, their rank
 DTYPES = ("f4", "f8", "f2", "u1", "i4", "i1", "i8", "b1", "i2", "u2", "u4", "u8", "bfloat16")
-SAVED_DTYPES = DTYPES[:8]  # without those that only MXNet 2 knows
+SAVED_DTYPES = DTYPES[:8]  # not the ones that only MXNet 2 knows
 LARGEST_RANK = 64  # NumPy's
 
 

@@ -62,7 +62,7 @@ def log_filters(real, data_dir, logdir):
 
 
 def log_codes(real, data_dir, logdir):
-    """Log the codes that MobileNet V2 makes of one picture per class."""
+    """Log MobileNet V2's codes of one picture per class."""
     model = ["--model", real / "mobilenet_v2/mobilenet_v2", "--data-dir", data_dir]
     pictures = ["--images", real / "imagenet_samples", "--seed", "3", "--offline"]
     run("get_convnet_codes.py", *model, *pictures)
@@ -130,7 +130,7 @@ mnist_weights = partial(shoot_steps, tag=WEIGHTS, steps=(0, EPOCHS - 1))
 
 
 def mnist_codes(page, url):
-    """Show what t-SNE makes of the codes of digits, colored by digit."""
+    """Show t-SNE of the codes of digits, colored by digit."""
     projector = browser.open_projector(page, url)
     expect(projector.locator(".numDataPoints")).to_have_text("2000")
     browser.color_by(projector, "digit")

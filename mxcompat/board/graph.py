@@ -53,11 +53,11 @@ def to_graph(net, input_shapes=None):
 
 
 def _to_paths(nodes):
-    """Name each node by a path; TensorBoard draws a box around those that begin alike.
+    """Name each node by a path; TensorBoard draws a box around nodes that begin alike.
 
     What several names begin with is a box if an operator is among them: dense0_weight and
     dense0_fwd are in the box dense0 as weight and fwd; but running_mean and running_var are two
-    parameters, and running is nothing. Each operator is in a box of its own, LAYER/fwd as Gluon
+    parameters, and running is nothing. Each operator has its own box, LAYER/fwd as Gluon
     calls it or else NAME/NAME: a node cannot have the name of a box that holds its parameters, and
     nodes called relu0, relu1, ... are taken out of the network by TensorBoard, as a series.
     """

@@ -1,4 +1,4 @@
-"""What TensorBoard's projector reads: vectors, their labels and pictures, and a list of all."""
+"""Files for TensorBoard's projector: vectors, their labels and pictures, and a list of all."""
 
 import errno
 import os

@@ -66,7 +66,7 @@ class SummaryWriter:
         self._folder = os.path.abspath(self._logdir)
         self._kinds = {}  # what has been logged, by folder and tag
         self._scalars = {}
-        self._hparams = None  # those of this log, and the names of its metrics
+        self._hparams = None  # this log's, and the names of its metrics
         self._closed = True
         self.reopen()
 
@@ -287,7 +287,7 @@ class SummaryWriter:
             A block must be hybridized, and have run once since, or it is a `RuntimeError`.
         input_shapes : dict, optional
             Shapes of the network's inputs by their names; a block's only input is ``data``. From
-            these MXNet infers the shapes that edges carry; those that it cannot are left out.
+            these MXNet infers the shapes that edges carry, as far as it can.
         """
         graph = to_graph(net, input_shapes)
         self._write("", Event(wall_time=time.time(), graph_def=graph.SerializeToString()))
