@@ -225,6 +225,14 @@ def test_checkpoint_with_a_pooling_that_int8_is_faulty_for_works_in_int8(pooling
     assert dtype == "int8" and cosine > 0.9
 
 
+def test_product_of_maps_that_int8_is_faulty_for_works_in_int8():
+    maps = mx.sym.Convolution(mx.sym.var("data") / 255, kernel=(3, 3), num_filter=8, name="c")
+    symbol = mx.sym.FullyConnected(maps * mx.sym.sigmoid(maps), num_hidden=5, name="fc1")
+    network = make_network(symbol, draw_params(symbol, SHAPE), SHAPE, "made up")
+    _, dtype, cosine = choose(network, "int8", pictures(9))
+    assert dtype == "int8" and cosine > 0.98
+
+
 def test_int8_of_nothing_that_it_could_be_compared_with_or_on_a_gpu_is_an_error():
     network = small_network()
     network.params["fc1_bias"][0] = np.inf
