@@ -160,13 +160,14 @@ def infer_params(symbol, image_shape):
 
 def fit_params(symbol, params, image_shape, source):
     """Return the shape of each parameter, and of the output, once all fit the parameters."""
+    names = symbol.list_arguments() + symbol.list_auxiliary_states()
+    if missing := [name for name in names if name not in params and name != "data"]:
+        raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
     try:
         shapes, output = infer_params(symbol, image_shape)
     except mx.MXNetError as error:
         raise wrong_shape(image_shape) from error
     for name, shape in shapes.items():
-        if name not in params:
-            raise ScriptError(f"{source} does not fit its symbol: {name} is not in it")
         found = params[name].shape
         if found == shape:
             continue

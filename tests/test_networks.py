@@ -85,6 +85,13 @@ def test_parameters_that_do_not_fit_their_symbol_are_an_error(changes, words, ti
         make_network(*network)
 
 
+def test_input_besides_the_pictures_is_named_and_not_the_pictures_shape_blamed():
+    rows = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=4, name="fc")
+    symbol = mx.sym.broadcast_mul(rows, mx.sym.var("stage"))
+    with pytest.raises(ScriptError, match="made up does not fit its symbol: stage is not in it"):
+        make_network(symbol, draw_params(rows, (3, 8, 8)), (3, 8, 8), "made up")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_parameters_of_another_dtype_are_read(dtype, tiny, tmp_path):
     network = make_network(*load_tiny(tiny.save(tmp_path, 1, dtype=dtype)))
