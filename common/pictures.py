@@ -154,7 +154,8 @@ class PictureRecords(Pictures):
         try:
             self._records = Records(rec)
         except ValueError as error:
-            raise ScriptError(f"{error}: copy it again") from error
+            advice = "" if "git lfs" in str(error) else ": copy it again"
+            raise ScriptError(f"{error}{advice}") from error
         if not len(self._records):
             raise ScriptError(f"{rec} holds no pictures")
         self._notes = set()

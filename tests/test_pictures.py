@@ -225,6 +225,12 @@ def test_damaged_file_of_records_is_an_error_that_names_it(name, how, tmp_path):
         PictureRecords(rec, SHAPE)
 
 
+def test_pointer_of_git_lfs_in_place_of_records_is_answered_with_its_own_command_alone(tmp_path):
+    (tmp_path / "x.rec").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ScriptError, match="x.rec is a Git LFS pointer: run git lfs pull$"):
+        PictureRecords(tmp_path / "x.rec", SHAPE)
+
+
 def test_damaged_records_are_left_out_counted_and_named(tmp_path, capsys):
     contents = [encode(each) for each in paint(5)]
     contents[1], contents[2] = b"", b"no picture"
