@@ -169,4 +169,7 @@ def check_finite(codes):
 def warn_if_dead(codes):
     """Say so if a network makes the same code of every picture."""
     if len(codes) > 1 and (codes == codes[0]).all():
-        warn("every picture has the same code: the network, or a layer of it, is dead")
+        warn(
+            "every picture has the same code: the pictures are all the same, or the network, or a "
+            "layer of it, is dead"
+        )
