@@ -1,5 +1,6 @@
 """Networks in int8: whether that is fast here, and good enough; or float32, its layers fused."""
 
+import contextlib
 import json
 import platform
 import re
@@ -65,6 +66,8 @@ def _try_int8(network, sample, dtype, streams):
         (codes,) = encoder.start(sample)()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
+        with contextlib.suppress(mx.MXNetError):  # what was under way may fail, too
+            mx.nd.waitall()
         if dtype == "int8":
             raise ScriptError(
                 f"MXNet cannot compute this network in int8 ({reason}): try --dtype float32"

@@ -225,6 +225,18 @@ def test_checkpoint_with_a_pooling_that_int8_is_faulty_for_works_in_int8(pooling
     assert dtype == "int8" and cosine > 0.9
 
 
+def test_int8_that_fails_while_it_runs_leaves_nothing_for_whoever_waits_next(processor, capsys):
+    processor(VNNI)
+    maps = mx.sym.Convolution(mx.sym.var("data") / 255, kernel=(3, 3), num_filter=4, name="c")
+    gate = mx.sym.Activation(mx.sym.Activation(maps, act_type="sigmoid"), act_type="relu")
+    symbol = mx.sym.FullyConnected(mx.sym.concat(maps, gate), num_hidden=5, name="fc1")
+    network = make_network(symbol, draw_params(symbol, SHAPE), SHAPE, "made up")
+    encoder, dtype, _ = choose(network, "auto", pictures(16), streams=2)
+    mx.nd.waitall()  # as Gluon's loader does
+    assert dtype == "float32" and "no int8 for this network" in capsys.readouterr().err
+    assert_float32(encoder.start(pictures(3))()[0], network, pictures(3))
+
+
 def test_product_of_maps_that_int8_is_faulty_for_works_in_int8():
     maps = mx.sym.Convolution(mx.sym.var("data") / 255, kernel=(3, 3), num_filter=8, name="c")
     symbol = mx.sym.FullyConnected(maps * mx.sym.sigmoid(maps), num_hidden=5, name="fc1")
