@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 from helpers import NO_NETWORK, PETS, TinyNetwork, encode, paint, run_main, write_folder
+from mxboard import SummaryWriter
 
 import common.datasets
 
@@ -47,6 +48,12 @@ def call(capsys, monkeypatch, tmp_path):
         return capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def sw(tmp_path):
+    with SummaryWriter(tmp_path) as sw:
+        yield sw
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,17 @@ NO_NETWORK = {"HTTP_PROXY": NOBODY, "HTTPS_PROXY": NOBODY, "NO_PROXY": "127.0.0.
 PETS = ["bird"] * 2 + ["cat"] * 6 + ["dog"] * 5
 
 
+def to_ndarray(array):
+    return mx.nd.array(array, dtype=array.dtype)
+
+
+EVERY_ARRAY = pytest.mark.parametrize(
+    "to_array",
+    [np.array, to_ndarray, np.ndarray.tolist, tuple, lambda array: [*to_ndarray(array)]],
+    ids=["numpy", "ndarray", "list", "tuple", "list of ndarrays"],
+)
+
+
 def script_env(**variables):
     env = {**os.environ, **NO_NETWORK, **variables}
     return {name: value for name, value in env.items() if value is not None}
@@ -45,6 +56,20 @@ def run_script(script, *args, env=None, timeout=240, **options):
         env=script_env(**(env or {})),
         **options,
     )
+
+
+def run_python(code, *args, env=None, **options):
+    """Run a program, given as text, to its end in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, args)]
+    options = {"capture_output": True, "text": True, "timeout": 600, "cwd": ROOT, **options}
+    return subprocess.run(command, env=script_env(**(env or {})), **options)
+
+
+def start_python(code, *args):
+    """Start such a program; return the process, whose input and output are pipes."""
+    command = [sys.executable, "-c", code, *map(str, args)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=script_env(), **pipes)
 
 
 def run_main(script, *args):
