@@ -2,16 +2,15 @@ import json
 import multiprocessing
 import pickle
 import struct
-import subprocess
 import sys
 from multiprocessing.pool import ThreadPool
 
-import mxcompat
+import mxcompat  # noqa: F401
 
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import ROOT, script_env
+from helpers import run_python
 from mxnet.contrib import quantization
 
 # NumPy 1 warns of what NumPy 2 refuses or does otherwise.
@@ -19,32 +18,42 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::PendingDeprecationWarning"
 )
 
+TABLE = [[3, 1], [2, 4]]
+# Names that NumPy removed, an argument, and what comes of it.
+FUNCTIONS = [
+    ("float_ asfarray mat round_ row_stack", TABLE, TABLE),
+    ("product", TABLE, 24),
+    ("cumproduct", TABLE, [3, 3, 6, 24]),
+    ("msort", TABLE, [[2, 1], [3, 4]]),
+    ("trapz", [[3, 1, 1], [2, 4, 4]], [3, 7]),
+    ("alltrue", [1, 0], False),
+    ("sometrue", [1, 0], True),
+    ("row_stack", [1, 2], [[1], [2]]),
+    ("int long float complex asscalar", 7, 7),
+    ("bool bool8", 7, True),
+    ("str unicode unicode_", 7, "7"),
+    ("string_", b"7", b"7"),
+]
+
 
 def test_numpy_has_the_names_that_were_removed():
-    table = [[3, 1], [2, 4]]
-    expected = {
-        **{"product": 24, "alltrue": True, "sometrue": True, "round_": table, "mat": table},
-        **{"cumproduct": [3, 3, 6, 24], "msort": [[2, 1], [3, 4]], "trapz": [2, 3]},
-        **{"row_stack": table, "float_": table, "asfarray": table},
-        **dict.fromkeys(("int", "float", "complex", "long", "asscalar"), 7),
-        **{"bool": True, "bool8": True, "str": "7", "unicode": "7", "unicode_": "7"},
-    }
-    for name, value in expected.items():
-        argument = table if np.ndim(value) or name in ("product", "alltrue", "sometrue") else 7
-        assert np.array_equal(vars(np)[name](argument), value), name
-    assert isinstance(np.True_, vars(np)["bool"]) == (np.__version__ > "2")  # NumPy 2's own
+    old = vars(np)
+    for names, argument, expected in FUNCTIONS:
+        for name in names.split():
+            assert np.array_equal(old[name](argument), expected), name
     constants = {"PINF": np.inf, "NINF": -np.inf, "Inf": np.inf, "Infinity": np.inf, "PZERO": 0}
-    assert {name: vars(np)[name] for name in constants} == constants
-    assert np.signbit(vars(np)["NZERO"]) and np.isnan([vars(np)["NaN"], vars(np)["NAN"]]).all()
-    assert vars(np)["in1d"]([1, 2], [2]).tolist() == [False, True]
-    assert vars(np)["string_"](b"7") == b"7" and vars(np)["object"] is object
-    assert vars(np)["asfarray"]([1]).dtype == vars(np)["complex_"](1).real.dtype == "float64"
-    assert vars(np)["cast"]["int8"]([1.5]).dtype == "int8"
+    assert {name: old[name] for name in constants} == constants
+    assert np.signbit(old["NZERO"]) and np.isnan([old["NaN"], old["NAN"]]).all()
+    assert isinstance(np.True_, old["bool"]) == (np.__version__ > "2")  # NumPy 2's own
+    assert old["in1d"]([1, 2], [2]).tolist() == [False, True] and old["object"] is object
+    assert old["asfarray"]([1]).dtype == old["complex_"](1).real.dtype == "float64"
+    assert old["cast"]["int8"]([1.5]).dtype == "int8"
     assert vars(np.lib)["pad"]([1], 1, mode="constant").tolist() == [0, 1, 0]
-    with pytest.raises(vars(np)["AxisError"]):
+    with pytest.raises(old["AxisError"]):
         np.sum([1], axis=2)
-    assert issubclass(vars(np)["ComplexWarning"], RuntimeWarning)
-    assert issubclass(vars(np)["VisibleDeprecationWarning"], UserWarning)
+    assert old["AxisError"] not in (ValueError, IndexError)
+    assert issubclass(old["ComplexWarning"], RuntimeWarning)
+    assert issubclass(old["VisibleDeprecationWarning"], UserWarning)
 
 
 def test_fromstring_reads_bytes_and_text():
@@ -59,33 +68,31 @@ SIZE = np.int64(2)
 DATA = mx.sym.var("data")
 
 
+def read_rows(tmp_path):
+    (tmp_path / "data.csv").write_text("1,2\n4,5\n")
+    rows = mx.io.CSVIter(data_csv=str(tmp_path / "data.csv"), data_shape=(SIZE,), batch_size=2)
+    return next(rows).data[0].asnumpy().tolist()
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: mx.nd.zeros((SIZE, 3)).shape, (2, 3)),
-        (lambda: mx.nd.ones((1, 3)).broadcast_to([SIZE, SIZE + 1]).shape, (2, 3)),
-        (lambda: mx.np.ones((SIZE, 3)).shape, (2, 3)),
-        (lambda: mx.nd.random.uniform(shape=tuple(np.array([2, 3]))).shape, (2, 3)),
-        (lambda: mx.nd.ones((2, 3)).sum(axis=(np.int32(0), 1)).asscalar(), 6),
-        (lambda: mx.sym.zeros((SIZE, 3)).infer_shape()[1], [(2, 3)]),
-        (lambda: mx.sym.var("x", shape=(SIZE, 3)).attr("__shape__"), "(2, 3)"),
-        (lambda: mx.sym.var("x", __sizes__=[np.float32(0.1)]).attr("__sizes__"), "[0.1]"),
-        (lambda: mx.sym.Pooling(DATA, kernel=(SIZE, SIZE)).attr("kernel"), "(2, 2)"),
-        (lambda: mx.sym.var("x", __deep__=[(SIZE,), True]).attr("__deep__"), "[(2,), True]"),
+        (lambda _: mx.nd.zeros((SIZE, 3)).shape, (2, 3)),
+        (lambda _: mx.nd.ones((1, 3)).broadcast_to([SIZE, SIZE + 1]).shape, (2, 3)),
+        (lambda _: mx.np.ones((SIZE, 3)).shape, (2, 3)),
+        (lambda _: mx.nd.ones((2, 3)).sum(axis=(np.int32(0), 1)).asscalar(), 6),
+        (lambda _: mx.sym.zeros((SIZE, 3)).infer_shape()[1], [(2, 3)]),
+        (lambda _: mx.sym.var("x", shape=(SIZE, 3)).attr("__shape__"), "(2, 3)"),
+        (lambda _: mx.sym.var("x", __sizes__=[np.float32(0.1)]).attr("__sizes__"), "[0.1]"),
+        (lambda _: mx.sym.Pooling(DATA, kernel=(SIZE, SIZE)).attr("kernel"), "(2, 2)"),
+        (lambda _: mx.sym.var("x", __deep__=[(SIZE,), True]).attr("__deep__"), "[(2,), True]"),
+        (read_rows, [[1, 2], [4, 5]]),
     ],
 )
-def test_sizes_may_be_numpys(make, expected):
+def test_sizes_may_be_numpys(make, expected, tmp_path):
     # In another thread NumPy prints as ever.
     with ThreadPool(1) as pool:
-        assert pool.apply(make) == expected
-
-
-def test_sizes_of_an_iterator_may_be_numpys(tmp_path):
-    (tmp_path / "data.csv").write_text("1,2,3\n4,5,6\n")
-    with ThreadPool(1) as pool:
-        options = {"data_csv": str(tmp_path / "data.csv"), "data_shape": (np.int64(3),)}
-        rows = pool.apply(mx.io.CSVIter, kwds={**options, "batch_size": 2})
-    assert next(rows).data[0].asnumpy().tolist() == [[1, 2, 3], [4, 5, 6]]
+        assert pool.apply(make, [tmp_path]) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,6 @@ HUGE = 2**24  # float32 has no number between it and 2^24 + 2
         (lambda: abs(scalar(-HUGE)) + 1.0, HUGE + 1),
         (lambda: scalar(HUGE) + scalar(1), HUGE),
         (lambda: scalar(HUGE) + scalar(1) + 1, HUGE + 1),
-        (lambda: sum([scalar(HUGE), scalar(1)]), HUGE + 1),
         (lambda: 0.1 - scalar(0), 0.1),
         (lambda: 0.1 * scalar(1), 0.1),
         (lambda: 1 / scalar(3), 1 / 3),
@@ -129,9 +135,7 @@ HUGE = 2**24  # float32 has no number between it and 2^24 + 2
         (lambda: 0.1 % scalar(1), 0.1),
         (lambda: scalar(200, "uint8") + 100, 300),
         (lambda: scalar(100, "int8") * 3, 300),
-        (lambda: scalar(200, "int32") + 100, 300),
         (lambda: float(mx.nd.array([[2.5]]).asscalar()), 2.5),
-        (lambda: str(scalar(0.1)), "0.1"),
         (lambda: repr([scalar(0.1), scalar(1, "uint8")]), "[0.1, 1]"),
     ],
 )
@@ -156,8 +160,7 @@ def test_numbers_of_asscalar_keep_their_type_and_that_of_an_array(dtype):
 def test_metric_adds_up_in_64_bits(metric):
     for _ in range(2_000):
         metric.update([mx.nd.array([0])], [mx.nd.array([0.1])])
-    assert metric.get()[1] == pytest.approx(0.1, rel=1e-7)
-    assert metric.get_global()[1] == pytest.approx(0.1, rel=1e-7)
+    assert [metric.get()[1], metric.get_global()[1]] == pytest.approx([0.1, 0.1], rel=1e-7)
 
 
 def test_metrics_and_layers_print_plain_numbers():
@@ -175,37 +178,31 @@ def test_ndarray_of_one_number_converts(convert):
         convert(mx.nd.ones(2))
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 15), reason="its NumPy refuses them")
-def test_numpy_array_of_one_number_converts():
-    array = mx.nd.array([0.5]).asnumpy()
-    sums = np.zeros(2)
-    sums[0] = array
-    assert float(array) == sums[0] == 0.5
+VALUES = [[1, 2.5], [3, 4]]
 
 
-def test_numpy_takes_an_ndarray():
-    values = [[1, 2.5], [3, 4]]
-    array = mx.nd.array(values)
-    assert np.array(array).tolist() == values and np.array(array).dtype == np.float32
-    assert np.array(array, copy=False).tolist() == values
+@pytest.mark.parametrize("like", [mx.nd.array, mx.np.array, mx.nd.sparse.csr_matrix])
+def test_numpy_takes_an_ndarray(like):
+    array = like(VALUES)
+    for taken in (np.array(array), np.array(array, copy=False)):
+        assert (taken.tolist(), taken.dtype) == (VALUES, np.float32)
     assert np.asarray(array, "int64").tolist() == [[1, 2], [3, 4]]
-    assert np.array([array, array]).shape == (2, 2, 2)
-    assert np.std(array) == pytest.approx(np.std(values))
-    assert float(np.mean(array)) == 2.625
+    np.asarray(array)[:] = 7
+    assert array.asnumpy().tolist() == VALUES
+
+
+def test_numpys_statistics_take_an_ndarray():
+    array = mx.nd.array(VALUES)
+    assert (np.std(array), float(np.mean(array))) == pytest.approx((np.std(VALUES), 2.625))
     mean = np.mean(array, axis=0, dtype="float64")
     assert (mean.dtype, mean.asnumpy().tolist()) == (np.float64, [2, 3.25])
     assert array.mean(axis=1, keepdims=True).shape == (2, 1)
-    assert np.array(mx.np.array(values)).tolist() == values
-    assert np.array(array.tostype("csr")).tolist() == values
-    np.asarray(array)[:] = 7
-    assert array.asnumpy().tolist() == values
 
 
 @pytest.mark.parametrize("like", [mx.nd.zeros(2, dtype="int32"), mx.np.zeros(2, dtype="int32")])
 def test_ndarray_may_stand_for_its_dtype(like):
-    assert mx.nd.ones(2).astype(like).dtype == np.int32
-    assert mx.nd.zeros(2, dtype=like).dtype == np.int32
-    assert mx.np.ones(2).astype(like).dtype == np.int32
+    arrays = mx.nd.ones(2).astype(like), mx.nd.zeros(2, dtype=like), mx.np.ones(2).astype(like)
+    assert [array.dtype for array in arrays] == [np.int32] * 3
     assert mx.sym.cast(DATA, dtype=like).infer_type(data="float32")[1] == [np.int32]
 
 
@@ -229,10 +226,9 @@ def test_numbers_that_do_not_fit_wrap_around(make):
 
 
 def test_label_of_padding_wraps_around():
-    sentences = mx.rnn.BucketSentenceIter([[1, 2]], 1, buckets=[3], dtype="uint8")
-    (batch,) = sentences
-    assert batch.data[0].asnumpy().tolist() == [[1, 2, 255]]
-    assert batch.label[0].asnumpy().tolist() == [[2, 255, 255]]
+    (batch,) = mx.rnn.BucketSentenceIter([[1, 2]], 1, buckets=[3], dtype="uint8")
+    arrays = [each.asnumpy().tolist() for each in (batch.data[0], batch.label[0])]
+    assert arrays == [[[1, 2, 255]], [[2, 255, 255]]]
 
 
 def test_pad_of_mx_np_pads():
@@ -244,22 +240,19 @@ LABELS = [2, 5, 1, 0.25, 0.5]
 
 
 @pytest.mark.parametrize("label", [LABELS, np.array(LABELS), tuple(LABELS)])
-def test_record_with_one_or_several_labels_comes_back(label):
+def test_record_with_several_labels_comes_back(label):
     packed = mx.recordio.pack(mx.recordio.IRHeader(0, label, 7, 3), b"content")
     assert packed == struct.pack("IfQQ", 5, 0, 7, 3) + np.float32(LABELS).tobytes() + b"content"
     header, content = mx.recordio.unpack(packed)
-    assert header.label.tolist() == LABELS and (header.id, content) == (7, b"content")
-    packed = mx.recordio.pack(mx.recordio.IRHeader(9, 4.5, 7, 0), b"content")
-    assert mx.recordio.unpack(packed) == (mx.recordio.IRHeader(0, 4.5, 7, 0), b"content")
+    assert (header.label.tolist(), header.id, content) == (LABELS, 7, b"content")
 
 
 @pytest.mark.parametrize(("suffix", "off_by"), [(".png", 0), (".jpg", 6), (".bmp", 0)])
 def test_packed_picture_comes_back(suffix, off_by):
     picture = np.full((8, 9, 3), (10, 100, 200), np.uint8)
-    packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, LABELS, 1, 0), picture, 9, suffix)
+    packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, 4.5, 1, 0), picture, 9, suffix)
     header, back = mx.recordio.unpack_img(packed)
-    assert header.label.tolist() == LABELS
-    assert abs(back.astype(int) - picture).max() <= off_by
+    assert header.label == 4.5 and abs(back.astype(int) - picture).max() <= off_by
 
 
 def test_quality_of_a_packed_picture_is_heeded():
@@ -294,27 +287,21 @@ def test_int8_can_be_calibrated_by_entropy(monkeypatch):
 
 
 SCIPY_2 = """
-class csr_matrix:
-    shape, dtype, data, indices, indptr = (1, 3), "float64", [5, 7], [0, 2], [0, 2]
-    sorted_indices = lambda self: self
-    sum_duplicates = lambda self: None
-
-class csr_array:
-    vars().update({name: value for name, value in vars(csr_matrix).items() if name[0] != "_"})
-"""
-
-
-def test_rows_of_scipy_are_taken_without_the_module_that_scipy_2_drops(tmp_path):
-    (tmp_path / "scipy").mkdir()
-    (tmp_path / "scipy" / "__init__.py").touch()
-    (tmp_path / "scipy" / "sparse.py").write_text(SCIPY_2)
-    code = """
-import mxcompat, mxnet as mx, scipy.sparse
-for rows in scipy.sparse.csr_matrix(), scipy.sparse.csr_array():
+import sys, types
+def make(name):
+    csr = {"shape": (1, 3), "dtype": "float64", "data": [5, 7], "indices": [0, 2], "indptr": [0, 2]}
+    methods = dict.fromkeys(["sorted_indices", "sum_duplicates"], lambda self: self)
+    return type(name, (), {**csr, **methods})
+scipy, sparse = types.ModuleType("scipy"), types.ModuleType("scipy.sparse")
+scipy.sparse, sparse.csr_matrix, sparse.csr_array = sparse, make("csr_matrix"), make("csr_array")
+sys.modules.update({"scipy": scipy, "scipy.sparse": sparse})
+import mxcompat, mxnet as mx
+for rows in sparse.csr_matrix(), sparse.csr_array():
     for array in mx.nd.sparse.array, mx.nd.array, mx.nd.sparse.csr_matrix:
         print(array(rows).asnumpy().tolist())
 """
-    command = [sys.executable, "-c", code]
-    env = script_env(PYTHONPATH=f"{tmp_path}:{ROOT}")
-    printed = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+
+
+def test_rows_of_scipy_are_taken_without_the_module_that_scipy_2_drops():
+    printed = run_python(SCIPY_2)
     assert printed.stdout == 6 * "[[5.0, 0.0, 7.0]]\n", printed.stderr
