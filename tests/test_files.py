@@ -1,17 +1,14 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 
 from mxcompat.board.files import atomic_write, locked, part_folder
 
 import pytest
-from helpers import ROOT, contents, files_of, script_env
+from helpers import contents, files_of, start_python
 
 HOLD = """
 import sys, time
-from pathlib import Path
 from mxcompat.board.files import part_folder
 with part_folder(sys.argv[1]) as part:
     (part / "half").touch()
@@ -20,24 +17,14 @@ with part_folder(sys.argv[1]) as part:
 """
 
 
-@pytest.fixture
-def holder(tmp_path):
-    """Start a process that writes to a part folder for as long as it lives."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=script_env())
-    with process:
+def test_part_folder_of_a_killed_process_is_removed_once_it_is_old(tmp_path):
+    with start_python(HOLD, tmp_path) as process:
         process.stdout.readline()
-        yield process
+        (part,) = tmp_path.iterdir()
+        os.utime(part, (0, 0))
+        with part_folder(tmp_path) as own:
+            assert part.exists() and own != part  # The process lives.
         process.kill()
-
-
-def test_part_folder_of_a_killed_process_is_removed_once_it_is_old(holder, tmp_path):
-    (part,) = tmp_path.iterdir()
-    os.utime(part, (0, 0))
-    with part_folder(tmp_path) as own:
-        assert part.exists() and own != part  # The process lives.
-    holder.kill()
-    holder.wait()
     os.utime(part)
     with part_folder(tmp_path):
         assert part.exists()  # It could be that of a process which has just begun.
@@ -48,9 +35,8 @@ def test_part_folder_of_a_killed_process_is_removed_once_it_is_old(holder, tmp_p
 
 
 def test_files_of_others_are_left_alone(tmp_path):
-    (tmp_path / "diary").write_text("dear diary")
     (tmp_path / ".part").mkdir()
-    (tmp_path / ".part" / "mine").touch()
+    (tmp_path / ".part" / "mine").write_text("dear diary")
     os.utime(tmp_path / ".part", (0, 0))
     (tmp_path / ".mxcompat-part-link").symlink_to(tmp_path / ".part")
     before = files_of(tmp_path)
@@ -77,24 +63,22 @@ def test_files_are_replaced_together_or_not_at_all(tmp_path):
     paths = [tmp_path / "a", tmp_path / "b"]
     paths[0].write_bytes(b"old content")
     with pytest.raises(KeyError), atomic_write(paths) as temporary:
-        for path in temporary:
-            path.write_bytes(b"half")
+        temporary[0].write_bytes(b"half")
         raise KeyError
     assert contents(tmp_path) == {"a": b"old content"}
-    with open(paths[0], "rb", buffering=0) as reader:
-        assert reader.read(3) == b"old"
+    with open(paths[0], "rb") as reader:
         with atomic_write(paths) as temporary:
             for path in temporary:
                 path.write_bytes(b"new")
-        assert reader.read() == b" content"
+        assert reader.read() == b"old content"
     assert contents(tmp_path) == {"a": b"new", "b": b"new"}
 
 
 def test_files_are_renamed_in_their_order(tmp_path):
     """So that the last one, if it is there, says that all are."""
-    (tmp_path / "b").mkdir()
-    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    paths = [tmp_path / name for name in "abc"]
+    paths[1].mkdir()
     with pytest.raises(IsADirectoryError), atomic_write(paths) as temporary:
         for path in temporary:
             path.touch()
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    assert [path.exists() for path in paths] == [True, True, False]
