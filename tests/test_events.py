@@ -1,8 +1,6 @@
-import itertools
 import os
 import shutil
 import sys
-import threading
 
 import google_crc32c
 import pytest
@@ -24,30 +22,15 @@ def test_two_writers_in_one_folder_never_share_a_file(sw, tmp_path):
     assert sorted(logged) == [[-step for step in range(100)], [*range(100)]]
 
 
-def test_full_disk_is_an_error_of_the_call_that_meets_it_and_leaves_whole_events(small_disk):
-    with SummaryWriter(small_disk) as sw:
-        with pytest.raises(OSError, match="No space left on device.*small_disk/events"):
-            for step in range(100_000):
-                sw.add_scalar("x", step, step)
-        assert step > 100 and values(small_disk) == [*range(step)]
-
-
 def test_event_that_finds_no_room_leaves_nothing_behind_and_the_log_goes_on(small_disk):
     with SummaryWriter(small_disk) as sw:
         (file,) = small_disk.iterdir()
         size = file.stat().st_size
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(OSError, match=f"No space left on device.*{file}"):
             sw.add_text("too much", "x" * 1_000_000)
         assert file.stat().st_size == size
         sw.add_scalar("x", 7, 1)
     assert values(small_disk) == [7]
-
-
-def test_folder_that_is_a_file_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError) as raised:
-        SummaryWriter(tmp_path / "file")
-    assert raised.value.filename == str(tmp_path / "file")
 
 
 def test_log_that_was_deleted_is_an_error_of_the_next_call(sw, tmp_path):
@@ -70,17 +53,6 @@ def test_closed_writer_says_so_and_goes_on_in_new_files_once_it_is_reopened(sw, 
     assert values(tmp_path) == values(tmp_path / "x" / "a") == [1, 2]
 
 
-def test_writer_that_is_closed_by_another_thread_says_that_it_is_closed(tmp_path):
-    for _ in range(50):
-        sw = SummaryWriter(tmp_path)
-        thread = threading.Thread(target=sw.close)
-        thread.start()
-        with pytest.raises(ValueError, match="closed"):
-            for step in itertools.count():
-                sw.add_scalar("x", step, step)
-        thread.join()
-
-
 def test_checksum_is_that_of_the_format():
     # RFC 3720, B.4: 32 bytes of zeros; then masked as in TensorFlow's record format.
     crc = 0x8A9136AA
@@ -88,13 +60,12 @@ def test_checksum_is_that_of_the_format():
 
 
 def test_checksum_is_not_computed_byte_by_byte_in_python(sw):
-    lines = []
+    lines, before = [], sys.gettrace()
 
     def trace(frame, event, arg):
         lines.append(frame.f_lineno)
         return trace
 
-    before = sys.gettrace()
     sys.settrace(trace)
     try:
         sw.add_text("x", "x" * 100_000)

@@ -5,7 +5,7 @@ import time
 from mxcompat.board.files import atomic_write, locked, part_folder
 
 import pytest
-from helpers import contents, files_of, start_python
+from helpers import contents, start_python
 
 HOLD = """
 import sys, time
@@ -32,17 +32,6 @@ def test_part_folder_of_a_killed_process_is_removed_once_it_is_old(tmp_path):
     with part_folder(tmp_path) as own:
         assert list(tmp_path.iterdir()) == [own]
     assert not list(tmp_path.iterdir())
-
-
-def test_files_of_others_are_left_alone(tmp_path):
-    (tmp_path / ".part").mkdir()
-    (tmp_path / ".part" / "mine").write_text("dear diary")
-    os.utime(tmp_path / ".part", (0, 0))
-    (tmp_path / ".mxcompat-part-link").symlink_to(tmp_path / ".part")
-    before = files_of(tmp_path)
-    with part_folder(tmp_path), locked(tmp_path):
-        pass
-    assert files_of(tmp_path) == before and (tmp_path / ".mxcompat-part-link").is_symlink()
 
 
 def test_child_that_was_forked_while_a_lock_was_held_does_not_keep_it(tmp_path):

@@ -149,14 +149,10 @@ def test_more_curves_than_files_may_be_open_are_logged_whole(sw, tmp_path):
         assert [event.value for event in read_log(file).Scalars("x")] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("tag", "name"), [("loss", "../../outside"), ("..", "a"), ("/loss", "a"), ("", "a")]
-)
-def test_curve_never_leaves_its_log(tag, name, tmp_path):
-    sw = SummaryWriter(tmp_path / "log")
-    with sw, pytest.raises(ValueError, match="would not lie in a folder of the log"):
-        sw.add_scalar(tag, {"good": 1, name: 1})
-    assert [path.parent for path in tmp_path.rglob("*")] == [tmp_path, tmp_path / "log"]
+def test_curve_never_leaves_its_log(sw, tmp_path):
+    with pytest.raises(ValueError, match="would not lie in a folder of the log"):
+        sw.add_scalar("loss", {"good": 1, "../../outside": 1})
+    assert len(list(tmp_path.iterdir())) == 1 and not events(tmp_path)
 
 
 def test_exported_scalars_are_those_that_were_added_since_they_were_cleared(tmp_path):
@@ -197,13 +193,6 @@ def test_histogram_is_numpys(bins, to_array, sw, tmp_path):
     assert sums == pytest.approx((exact.sum(), (exact**2).sum()), rel=1e-12)
 
 
-def test_histogram_may_be_that_of_a_parameter(sw, tmp_path):
-    parameter = mx.gluon.Parameter("weight", shape=(2, 3), init=mx.init.One())
-    parameter.initialize()
-    sw.add_histogram("x", parameter)
-    assert read_log(tmp_path).Histograms("x")[0].histogram_value.num == 6
-
-
 def test_rule_may_make_up_to_10_000_bins(sw, tmp_path):
     sw.add_histogram("x", [*range(1000), 9e5], bins="fd")
     assert len(read_log(tmp_path).Histograms("x")[0].histogram_value.bucket) > 8000
@@ -218,6 +207,8 @@ def test_histogram_leaves_out_what_is_no_finite_number_and_counts_it(sw, tmp_pat
 
 
 NEXT_TO_1 = {dtype: np.nextafter(dtype(1), dtype(2)) for dtype in (np.float32, np.float64)}
+PARAMETER = mx.gluon.Parameter("weight", shape=(2, 3), init=mx.init.One())
+PARAMETER.initialize()
 LAST = 1e-12 * 1.1**772  # but one, of the default edges
 # Values, bins, and the buckets that TensorBoard shows of them: lower limit, upper limit, count.
 HISTOGRAMS = {
@@ -226,6 +217,7 @@ HISTOGRAMS = {
     "zeros by default": (np.zeros(5), "default", [[0, 0, 5]]),
     "small constant": (np.full(5, 1e-30), 1000, [[1e-30, 1e-30, 5]]),
     "large constant": (np.full(5, -1e30), 1000, [[-1e30, -1e30, 5]]),
+    "parameter": (PARAMETER, 1000, [[1, 1, 6]]),
     "one number": (7, 1000, [[7, 7, 1]]),
     "neighbors in float64": ([1, NEXT_TO_1[np.float64]], 1000, [[1, 1, 2]]),
     "neighbors in float32": (np.array([1, NEXT_TO_1[np.float32]]), 2, [[1, 1, 1], [1, 1, 1]]),
@@ -336,6 +328,7 @@ REFUSED = [  # by which method, why, and for which arguments
     ("audio", "2 of 3 are NaN", [[[NAN, 0, NAN]]]),
     ("audio", "floats in .* or int16, not int32", [[np.zeros(9, np.int32)]]),
     ("audio", "sample_rate=.* .the step is global_step", [[ONES, 0], [ONES, 5], [ONES, 999]]),
+    ("text", "expected a str, not 5", [[5]]),
     ("pr_curve", "1 thresholds are fewer than 2", [[ONES, ONES, 1]]),
     ("pr_curve", "3 of 3 labels are not 0 or 1", [[[-1, 2, NAN], ONES, 5]]),
     ("pr_curve", r"3 of 3 predictions are not in \[0, 1\]", [[ONES, [-2, NAN, 7], 5]]),
@@ -352,14 +345,10 @@ REFUSED = [  # by which method, why, and for which arguments
 def test_what_cannot_be_shown_is_refused_with_the_reason_and_nothing_is_logged(
     kind, words, arguments, sw, tmp_path
 ):
-    with pytest.raises(ValueError, match=f"^{kind.replace('pr_', '')} my_tag: .*{words}"):
+    error = TypeError if kind == "text" else ValueError
+    with pytest.raises(error, match=f"^{kind.replace('pr_', '')} my_tag: .*{words}"):
         getattr(sw, f"add_{kind}")("my_tag", *arguments)
     assert len(list(tmp_path.iterdir())) == 1 and not events(tmp_path)
-
-
-def test_text_that_is_no_str_is_named(sw):
-    with pytest.raises(TypeError, match="text x: .* str, not 5"):
-        sw.add_text("x", 5)
 
 
 def test_names_that_are_not_utf8_are_shown_with_replacement_characters(tmp_path):
