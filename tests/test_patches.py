@@ -56,16 +56,7 @@ def test_numpy_has_the_names_that_were_removed():
     assert issubclass(old["VisibleDeprecationWarning"], UserWarning)
 
 
-def test_fromstring_reads_bytes_and_text():
-    numbers = np.fromstring(b"\1\0\2\0\3\0", np.uint16)
-    assert numbers.tolist() == [1, 2, 3] and numbers.flags.writeable
-    assert np.fromstring(b"\1\2\3", np.uint8, count=2).tolist() == [1, 2]
-    assert np.fromstring("ab", np.uint8).tolist() == [97, 98]
-    assert np.fromstring("1, 2", sep=",").tolist() == [1, 2]
-
-
-SIZE = np.int64(2)
-DATA = mx.sym.var("data")
+SIZE, DATA = np.int64(2), mx.sym.var("data")
 
 
 def read_rows(tmp_path):
@@ -92,30 +83,33 @@ def test_sizes_may_be_numpys(make, expected, tmp_path):
         assert pool.apply(make, [tmp_path]) == expected
 
 
-@pytest.mark.parametrize(
-    "kind", [mx.init.Uniform, mx.image.HorizontalFlipAug, mx.image.DetHorizontalFlipAug]
-)
-def test_numpys_numbers_are_saved_as_json(kind):
-    assert list(json.loads(kind(np.float32(0.5)).dumps())[1].values()) == [0.5]
-
-
-def test_backend_of_optimize_for_may_still_be_a_string():
-    net = mx.gluon.nn.Dense(2, in_units=3)
-    net.initialize()
-    net.optimize_for(mx.nd.ones((1, 3)), backend="MKLDNN")
-    assert net(mx.nd.ones((1, 3))).shape == (1, 2)
-
-
 def scalar(value, dtype="float32"):
     return mx.nd.array([value], dtype=dtype).asscalar()
 
 
+def assigned():
+    array = mx.nd.zeros(2, dtype="uint8")
+    array[:] = [-1, 256]
+    return array
+
+
+def padded(kind):
+    (batch,) = mx.rnn.BucketSentenceIter([[1, 2]], 1, buckets=[3], dtype="uint8")
+    return getattr(batch, kind)[0]
+
+
 HUGE = 2**24  # float32 has no number between it and 2^24 + 2
-
-
-@pytest.mark.parametrize(
-    ("compute", "expected"),
-    [
+VALUES, LIKE = [[1, 2.5], [3, 4]], mx.nd.zeros(2, dtype="int32")
+ARRAY, MX_NP, CSR = mx.nd.array(VALUES), mx.np.array(VALUES), mx.nd.sparse.csr_matrix(VALUES)
+AS_WITH_NUMPY_1 = {
+    "fromstring": [
+        (lambda: np.fromstring(b"\1\0\2\0\3\0", np.uint16), [1, 2, 3]),
+        (lambda: np.fromstring(b"\1\2\3", np.uint8, count=2), [1, 2]),
+        (lambda: np.fromstring("ab", np.uint8), [97, 98]),
+        (lambda: np.fromstring("1, 2", sep=","), [1, 2]),
+        (lambda: np.fromstring(b"\1\2\3", np.uint8).flags.writeable, True),
+    ],
+    "numbers of asscalar": [
         (lambda: scalar(HUGE) + 1, HUGE + 1),
         (lambda: 1 + scalar(HUGE), HUGE + 1),
         (lambda: -scalar(HUGE) - 1, -HUGE - 1),
@@ -135,10 +129,67 @@ HUGE = 2**24  # float32 has no number between it and 2^24 + 2
         (lambda: float(mx.nd.array([[2.5]]).asscalar()), 2.5),
         (lambda: repr([scalar(0.1), scalar(1, "uint8")]), "[0.1, 1]"),
     ],
+    "printed layer": [
+        (lambda: repr(mx.gluon.nn.Dense(SIZE, in_units=SIZE)), "Dense(2 -> 2, linear)"),
+    ],
+    "array as a number": [
+        (lambda: float(mx.nd.array([[2.5]])), 2.5),
+        (lambda: int(mx.nd.array([[2.5]])), 2),
+    ],
+    "array for NumPy": [
+        (lambda: np.array(ARRAY), VALUES),
+        (lambda: np.array(ARRAY, copy=False), VALUES),
+        (lambda: np.array(ARRAY).dtype, np.float32),
+        (lambda: np.asarray(ARRAY, "int64"), [[1, 2], [3, 4]]),
+        (lambda: np.array(MX_NP), VALUES),
+        (lambda: np.array(CSR), VALUES),
+        (lambda: np.std(mx.nd.array([1, 3])), 1),
+        (lambda: float(np.mean(ARRAY)), 2.625),
+        (lambda: np.mean(ARRAY, axis=0, dtype="float64"), [2, 3.25]),
+        (lambda: np.mean(ARRAY, axis=0, dtype="float64").dtype, np.float64),
+        (lambda: ARRAY.mean(axis=1, keepdims=True), [[1.75], [3.5]]),
+    ],
+    "array for its dtype": [
+        (lambda: ARRAY.astype(LIKE).dtype, np.int32),
+        (lambda: ARRAY.astype(LIKE.as_np_ndarray()).dtype, np.int32),
+        (lambda: mx.nd.zeros(2, dtype=LIKE).dtype, np.int32),
+        (lambda: MX_NP.astype(LIKE).dtype, np.int32),
+        (lambda: mx.sym.cast(DATA, dtype=LIKE).infer_type(data="float32")[1], [np.int32]),
+    ],
+    "numbers that do not fit": [
+        (lambda: mx.nd.array([-1, 256], dtype="uint8"), [255, 0]),
+        (lambda: mx.np.array([-1, 256], dtype="uint8"), [255, 0]),
+        (assigned, [255, 0]),
+        (lambda: mx.nd.sparse.csr_matrix(([-1, 9], [0, 1], [0, 2]), dtype="uint8")[0], [[255, 9]]),
+        (lambda: padded("data"), [[1, 2, 255]]),
+        (lambda: padded("label"), [[2, 255, 255]]),
+    ],
+    "pad": [(lambda: mx.np.pad(MX_NP, ((0, 0), (1, 0)), mode="constant")[1], [0, 3, 4])],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "expected"),
+    [(name, *case) for name, cases in AS_WITH_NUMPY_1.items() for case in cases],
 )
-def test_numbers_of_asscalar_are_as_in_numpy_1(compute, expected):
-    # Of item(), because NumPy 2 rounds Python's numbers to float32 to compare them.
-    assert np.asarray(compute()).item() == expected
+def test_numpy_and_mxnet_compute_as_with_numpy_1(name, compute, expected):
+    # As Python's numbers, because NumPy 2 rounds these to float32 to compare them.
+    assert np.asarray(compute()).tolist() == expected
+
+
+AUGMENTERS = [mx.image.HorizontalFlipAug, mx.image.DetHorizontalFlipAug]
+
+
+@pytest.mark.parametrize("kind", [mx.init.Uniform, *AUGMENTERS])
+def test_numpys_numbers_are_saved_as_json(kind):
+    assert list(json.loads(kind(np.float32(0.5)).dumps())[1].values()) == [0.5]
+
+
+def test_backend_of_optimize_for_may_still_be_a_string():
+    net = mx.gluon.nn.Dense(2, in_units=3)
+    net.initialize()
+    net.optimize_for(mx.nd.ones((1, 3)), backend="MKLDNN")
+    assert net(mx.nd.ones((1, 3))).shape == (1, 2)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8", "int32", "float64", "int64"])
@@ -150,90 +201,23 @@ def test_numbers_of_asscalar_keep_their_type_and_that_of_an_array(dtype):
     assert pickle.loads(pickle.dumps(number)) == 3
 
 
-@pytest.mark.parametrize(
-    "metric",
-    [mx.metric.Loss(), mx.metric.MAE(), mx.metric.CustomMetric(lambda label, pred: pred.sum())],
-)
+CUSTOM = mx.metric.CustomMetric(lambda label, pred: pred.sum())
+
+
+@pytest.mark.parametrize("metric", [mx.metric.Loss(), mx.metric.MAE(), CUSTOM])
 def test_metric_adds_up_in_64_bits(metric):
     for _ in range(2_000):
         metric.update([mx.nd.array([0])], [mx.nd.array([0.1])])
     assert [metric.get()[1], metric.get_global()[1]] == pytest.approx([0.1, 0.1], rel=1e-7)
 
 
-def test_metrics_and_layers_print_plain_numbers():
-    layer = mx.gluon.nn.Conv2D(SIZE, (SIZE, 3), in_channels=1)
-    assert repr(layer) == "Conv2D(1 -> 2, kernel_size=(2, 3), stride=(1, 1))"
+def test_metric_that_was_pickled_prints_a_plain_number():
     metric = pickle.loads(pickle.dumps(mx.metric.MSE()))
     metric.update([mx.nd.zeros(2)], [mx.nd.array([0.5, 1.5])])
     assert repr(metric.get()) == "('mse', 1.25)"
 
 
-@pytest.mark.parametrize("convert", [float, int])
-def test_ndarray_of_one_number_converts(convert):
-    assert convert(mx.nd.array([[2.5]])) == convert(2.5)
-    with pytest.raises(ValueError, match="size 1"):
-        convert(mx.nd.ones(2))
-
-
-VALUES = [[1, 2.5], [3, 4]]
-
-
-@pytest.mark.parametrize("like", [mx.nd.array, mx.np.array, mx.nd.sparse.csr_matrix])
-def test_numpy_takes_an_ndarray(like):
-    array = like(VALUES)
-    for taken in (np.array(array), np.array(array, copy=False)):
-        assert (taken.tolist(), taken.dtype) == (VALUES, np.float32)
-    assert np.asarray(array, "int64").tolist() == [[1, 2], [3, 4]]
-    np.asarray(array)[:] = 7
-    assert array.asnumpy().tolist() == VALUES
-
-
-def test_numpys_statistics_take_an_ndarray():
-    array = mx.nd.array(VALUES)
-    assert (np.std(array), float(np.mean(array))) == pytest.approx((np.std(VALUES), 2.625))
-    mean = np.mean(array, axis=0, dtype="float64")
-    assert (mean.dtype, mean.asnumpy().tolist()) == (np.float64, [2, 3.25])
-    assert array.mean(axis=1, keepdims=True).shape == (2, 1)
-
-
-@pytest.mark.parametrize("like", [mx.nd.zeros(2, dtype="int32"), mx.np.zeros(2, dtype="int32")])
-def test_ndarray_may_stand_for_its_dtype(like):
-    arrays = mx.nd.ones(2).astype(like), mx.nd.zeros(2, dtype=like), mx.np.ones(2).astype(like)
-    assert [array.dtype for array in arrays] == [np.int32] * 3
-    assert mx.sym.cast(DATA, dtype=like).infer_type(data="float32")[1] == [np.int32]
-
-
-def assigned():
-    array = mx.nd.zeros(2, dtype="uint8")
-    array[:] = [-1, 256]
-    return array
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: mx.nd.array([-1, 256], dtype="uint8"),
-        lambda: mx.np.array([-1, 256], dtype="uint8"),
-        assigned,
-        lambda: mx.nd.sparse.csr_matrix(([-1, 256], [0, 1], [0, 2]), dtype="uint8")[0],
-    ],
-)
-def test_numbers_that_do_not_fit_wrap_around(make):
-    assert make().asnumpy().ravel().tolist() == [255, 0]
-
-
-def test_label_of_padding_wraps_around():
-    (batch,) = mx.rnn.BucketSentenceIter([[1, 2]], 1, buckets=[3], dtype="uint8")
-    arrays = [each.asnumpy().tolist() for each in (batch.data[0], batch.label[0])]
-    assert arrays == [[[1, 2, 255]], [[2, 255, 255]]]
-
-
-def test_pad_of_mx_np_pads():
-    padded = mx.np.pad(mx.np.ones((1, 1)), ((0, 0), (1, 2)), mode="constant")
-    assert padded.tolist() == [[0, 1, 0, 0]]
-
-
-LABELS = [2, 5, 1, 0.25, 0.5]
+LABELS, PICTURE = [2, 5, 1, 0.25, 0.5], np.full((8, 9, 3), (10, 100, 200), np.uint8)
 
 
 @pytest.mark.parametrize("label", [LABELS, np.array(LABELS), tuple(LABELS)])
@@ -246,17 +230,16 @@ def test_record_with_several_labels_comes_back(label):
 
 @pytest.mark.parametrize(("suffix", "off_by"), [(".png", 0), (".jpg", 6), (".bmp", 0)])
 def test_packed_picture_comes_back(suffix, off_by):
-    picture = np.full((8, 9, 3), (10, 100, 200), np.uint8)
-    packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, 4.5, 1, 0), picture, 9, suffix)
+    packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, 4.5, 1, 0), PICTURE, 9, suffix)
     header, back = mx.recordio.unpack_img(packed)
-    assert header.label == 4.5 and abs(back.astype(int) - picture).max() <= off_by
+    assert header.label == 4.5 and abs(back.astype(int) - PICTURE).max() <= off_by
 
 
 def test_quality_of_a_packed_picture_is_heeded():
     picture = np.random.default_rng(0).integers(256, size=(32, 32, 3)).astype(np.uint8)
     header = mx.recordio.IRHeader(0, 1, 1, 0)
-    sizes = [len(mx.recordio.pack_img(header, picture, quality)) for quality in (20, 95)]
-    assert sizes[0] < sizes[1] / 2
+    low, high = (len(mx.recordio.pack_img(header, picture, quality)) for quality in (20, 95))
+    assert low < high / 2
 
 
 @pytest.mark.parametrize("kind", ["DataLoader", "DataLoaderV1"])

@@ -61,9 +61,7 @@ def test_step_is_a_whole_number_of_any_type(kind, step, sw, tmp_path):
 
 @pytest.mark.parametrize(("tag", "step"), [(3, None), ("x", 3.5), ("x", "3"), ("x", NAN)])
 @pytest.mark.parametrize("kind", ADD)
-def test_tag_that_is_no_str_or_step_that_is_no_number_is_named_and_nothing_is_logged(
-    kind, tag, step, sw, tmp_path
-):
+def test_tag_or_step_of_a_wrong_type_is_named_and_nothing_is_logged(kind, tag, step, sw, tmp_path):
     with pytest.raises(TypeError, match="not int" if tag == 3 else "whole number"):
         ADD[kind](sw, tag, step)
     assert len(list(tmp_path.iterdir())) == 1 and not events(tmp_path)
@@ -290,22 +288,19 @@ def test_samples_out_of_range_are_clipped_and_counted(sw, tmp_path):
 @EVERY_ARRAY
 @pytest.mark.parametrize("thresholds", [2, 11, 200])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_precision_recall_curve_is_that_of_the_predictions(
-    thresholds, weighted, to_array, sw, tmp_path
-):
+def test_curve_is_that_of_the_predictions(thresholds, weighted, to_array, sw, tmp_path):
     rng = np.random.default_rng(0)
-    labels, predictions = rng.integers(0, 2, (40, 5)), rng.random((40, 5)).astype(np.float32)
+    labels, predictions = rng.random((40, 5)) < 0.5, rng.random((40, 5)).astype(np.float32)
     weights = rng.random((40, 1)).astype(np.float32) if weighted else np.ones((1, 1))
     arrays = [to_array(array) for array in (labels, predictions)]
     sw.add_pr_curve("x", *arrays, thresholds, 3, to_array(weights) if weighted else None)
     log = read_log(tmp_path)
     (event,) = log.Tensors("x")
-    plugin = log.SummaryMetadata("x").plugin_data.plugin_name
-    assert (event.step, plugin) == (3, "pr_curves")
-    positive = predictions >= np.linspace(0, 1, thresholds)[:, None, None] - 1e-7
+    assert (event.step, log.SummaryMetadata("x").plugin_data.plugin_name) == (3, "pr_curves")
+    said = predictions >= np.linspace(0, 1, thresholds)[:, None, None] - 1e-7
     tp, fp, tn, fn = (
-        (((positive == said) & (labels == true)) * weights).sum(axis=(1, 2))
-        for said, true in ((True, 1), (True, 0), (False, 0), (False, 1))
+        (each * weights).sum(axis=(1, 2))
+        for each in (said & labels, said & ~labels, ~said & ~labels, ~said & labels)
     )
     expected = [tp, fp, tn, fn, tp / np.maximum(tp + fp, 1e-7), tp / (tp + fn)]
     np.testing.assert_allclose(make_ndarray(event.tensor_proto), expected, atol=1e-4)
@@ -342,9 +337,7 @@ REFUSED = [  # by which method, why, and for which arguments
     ("kind", "words", "arguments"),
     [(kind, words, arguments) for kind, words, calls in REFUSED for arguments in calls],
 )
-def test_what_cannot_be_shown_is_refused_with_the_reason_and_nothing_is_logged(
-    kind, words, arguments, sw, tmp_path
-):
+def test_what_cannot_be_shown_is_refused_with_a_reason(kind, words, arguments, sw, tmp_path):
     error = TypeError if kind == "text" else ValueError
     with pytest.raises(error, match=f"^{kind.replace('pr_', '')} my_tag: .*{words}"):
         getattr(sw, f"add_{kind}")("my_tag", *arguments)
