@@ -15,14 +15,11 @@ from helpers import ROOT, run_python
 
 ALONE = """
 import multiprocessing, os, signal, sys, threading
-
 def state():
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook, sys.displayhook
-    streams = sys.stdin, sys.stdout, sys.stderr
-    descriptors = [os.fstat(number) for number in range(3)]
-    return handlers, hooks, streams, descriptors, multiprocessing.get_start_method(allow_none=True)
-
+    streams = sys.stdin, sys.stdout, sys.stderr, *map(os.fstat, range(3))
+    return handlers, hooks, streams, multiprocessing.get_start_method(allow_none=True)
 before = state()
 import mxcompat
 assert state() == before
@@ -44,20 +41,24 @@ def test_writer_takes_the_place_of_mxboards_wherever_it_is_imported():
 
 
 SHOW = "import mxcompat, os; print(*map(os.environ.get, os.environ['NAMES'].split()))"
+CORES, AMX = mxcompat.available_cores(), ["DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"]
 
 
 @pytest.mark.parametrize(
-    ("threads", "policy", "kept"),
+    ("variables", "kept", "warned"),
     [
-        (None, None, "{cores} PASSIVE"),
-        ("", "ACTIVE", "{cores} ACTIVE"),
-        ("2, 3", "PASSIVE", "2 PASSIVE"),
+        ({"OMP_NUM_THREADS": None, "OMP_WAIT_POLICY": None}, f"{CORES} PASSIVE", []),
+        ({"OMP_NUM_THREADS": "", "OMP_WAIT_POLICY": "ACTIVE"}, f"{CORES} ACTIVE", []),
+        ({"OMP_NUM_THREADS": "2, 3", "OMP_WAIT_POLICY": "PASSIVE"}, "2 PASSIVE", []),
+        (dict.fromkeys(AMX, "avx512_core_amx"), "None None", AMX),
+        (dict.fromkeys(AMX, "AVX2"), "AVX2 AVX2", []),
     ],
 )
-def test_every_core_is_used_without_spinning_unless_the_user_says_otherwise(threads, policy, kept):
-    env = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": policy}
-    shown = run_python(SHOW, env={**env, "NAMES": " ".join(env)}).stdout
-    assert shown == kept.format(cores=mxcompat.available_cores()) + "\n"
+def test_environment_asks_for_every_core_without_spinning_and_without_amx(variables, kept, warned):
+    result = run_python(SHOW, env={**variables, "NAMES": " ".join(variables)})
+    assert result.stdout == f"{kept}\n"
+    named = re.findall(r"^<string>:1: UserWarning: (\w+) is ignored", result.stderr, re.MULTILINE)
+    assert named == warned
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be bound here")
@@ -65,15 +66,6 @@ def test_cores_the_process_may_not_use_are_not_counted():
     code = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); {SHOW}"
     env = {"OMP_NUM_THREADS": None, "NAMES": "OMP_NUM_THREADS"}
     assert run_python(code, env=env).stdout == "1\n"
-
-
-@pytest.mark.parametrize(("isa", "kept"), [("avx512_core_amx", None), ("AVX2", "AVX2")])
-def test_amx_stays_off_with_a_warning_where_the_environment_asks_for_it(isa, kept):
-    names = ["DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"]
-    result = run_python(SHOW, env={**dict.fromkeys(names, isa), "NAMES": " ".join(names)})
-    assert result.stdout == f"{kept} {kept}\n"
-    warned = re.findall(r"^<string>:1: UserWarning: (\w+) is ignored", result.stderr, re.MULTILINE)
-    assert warned == ([] if kept else names)
 
 
 def test_distutils_is_there_where_no_pth_file_is_read():
@@ -88,38 +80,40 @@ def test_mxnet_that_was_imported_before_is_an_error_that_says_so():
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """Let `installed` believe that MXNet has not been imported."""
+def explain(monkeypatch):
+    """Return what is said of code that fails before MXNet is imported."""
+
+    def explain(code):
+        with pytest.raises(ImportError) as raised, installed.explained():
+            exec(code)
+        return str(raised.value)
+
     monkeypatch.delitem(sys.modules, "mxnet")
-    return monkeypatch
+    return explain
 
 
-def explain(code):
-    with pytest.raises(ImportError) as raised, installed.explained():
-        exec(code)
-    return str(raised.value)
-
-
-def test_missing_package_is_named_with_the_command_that_installs_everything(fresh, tmp_path):
+def test_missing_package_is_named_with_the_command_that_installs_everything(
+    explain, monkeypatch, tmp_path
+):
     message = "no_such is not installed. To install everything: pip install --no-deps "
     assert explain("import no_such") == f"{message}-r {ROOT / 'requirements.txt'}"
-    fresh.setattr(installed, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(installed, "REQUIREMENTS", tmp_path / "requirements.txt")
     command = "mxnet==1.9.1 mxboard==0.1.0 && pip install numpy "
     assert explain("import no_such").startswith(message + command)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the libraries are named as on Linux")
-def test_missing_library_is_named_with_the_packages_that_have_it(fresh):
+def test_missing_library_is_named_with_the_packages_that_have_it(explain):
     message = explain("import ctypes; ctypes.CDLL('libmissing.so.1')")
     assert message.startswith("MXNet cannot be loaded: libmissing.so.1: cannot open")
     assert "apt-get install libgomp1 libquadmath0" in message
 
 
 @pytest.mark.parametrize("name", ["Linux riscv64", "Darwin arm64", "Windows AMD64"])
-def test_platform_that_mxnet_does_not_run_on_is_told_so(name, fresh):
+def test_platform_that_mxnet_does_not_run_on_is_told_so(name, explain, monkeypatch):
     system, machine = name.split()
-    fresh.setattr("platform.system", lambda: system)
-    fresh.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
     assert explain("import no_such").endswith(f"macOS on Intel; this is {system} on {machine}")
 
 
@@ -133,11 +127,10 @@ print(mxcompat.__file__)
 
 def test_wheel_brings_the_libraries_and_nothing_else_and_they_work(tmp_path):
     source, folder = tmp_path / "source", tmp_path / "installed"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
     for name in ("mxcompat", "mxfiles", "common"):
         shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     backend = re.search('build-backend = "(.*)"', (source / "pyproject.toml").read_text())[1]
     built = run_python(f"import {backend} as it; print(it.build_wheel('..'))", cwd=source)
     assert built.returncode == 0, built.stderr

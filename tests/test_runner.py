@@ -23,7 +23,6 @@ def run(folder, *command, end="pass", libraries=ROOT):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=600)
 
 
-SCRIPT, MODULE = ["pack/program.py"], ["-m", "pack.program"]
 CHAINED = """
 try:
     1 / 0
@@ -35,18 +34,18 @@ except ZeroDivisionError as error:
 @pytest.mark.parametrize(
     ("command", "end"),
     [
-        (SCRIPT, "sys.exit(7)"),
-        (SCRIPT, CHAINED),
-        (SCRIPT, "os.kill(os.getpid(), 2)"),
-        (MODULE, "def fail():\n    raise ValueError('a bug')\nfail()"),
+        (["pack/program.py"], "sys.exit(7)"),
+        (["pack/program.py"], CHAINED),
+        (["pack/program.py"], "os.kill(os.getpid(), 2)"),
+        (["-m", "pack.program"], "def fail():\n    raise ValueError('a bug')\nfail()"),
     ],
 )
 def test_program_runs_as_with_plain_python(command, end, tmp_path):
     for folder in ("pack", "site"):
         (tmp_path / folder).mkdir()
     (tmp_path / "pack" / "program.py").write_text(PROGRAM)
-    for path in ("beside.py", "pack/beside.py"):
-        (tmp_path / path).touch()
+    for folder in (tmp_path, tmp_path / "pack"):
+        (folder / "beside.py").touch()
     # A plain Python cannot run the program itself on NumPy 2, so mxcompat is imported by the site.
     (tmp_path / "site" / "sitecustomize.py").write_text("import mxcompat")
     plain = run(tmp_path, *command, "--flag", end=end, libraries=f"{tmp_path / 'site'}:{ROOT}")
