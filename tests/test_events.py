@@ -40,6 +40,7 @@ def test_log_that_was_deleted_is_an_error_of_the_next_call(sw, tmp_path):
 
 
 def test_closed_writer_says_so_and_goes_on_in_new_files_once_it_is_reopened(sw, tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
     for number in (1, 2):
         sw.add_scalar("x", number, number)
         sw.add_scalar("x", {"a": number}, number)
@@ -47,6 +48,7 @@ def test_closed_writer_says_so_and_goes_on_in_new_files_once_it_is_reopened(sw, 
         for value in (0, {"a": 0}, {"b": 0}):
             with pytest.raises(ValueError, match="closed: reopen"):
                 sw.add_scalar("x", value)
+        assert len(os.listdir("/proc/self/fd")) == before - 1
         sw.reopen()
     sw.reopen()  # An open one stays as it is.
     assert len(list(tmp_path.rglob("events*"))) == 5
