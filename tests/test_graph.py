@@ -130,19 +130,6 @@ def test_known_networks_have_the_published_nodes_and_edges_in_boxes_of_layers(na
     assert {f"net/{each}" for each in KNOWN[name].split()} <= set(paths.values())
 
 
-def test_names_of_the_module_api_open_stage_by_stage(real, log_graph):
-    symbol = mx.sym.load(str(real / "resnet-152-symbol.json"))
-    nodes = log_graph(symbol, {"data": (1, 3, 224, 224)})
-    assert len(nodes) == 1286
-    assert " ".join(dict.fromkeys(each.split("/")[0] for each in nodes)) == (
-        "data bn_data conv0 bn0 relu0 pooling0 stage1 stage2 stage3 stage4 "
-        "bn1 relu1 pool1 flatten0 fc1 softmax"
-    )
-    inputs = list(nodes["stage1/unit2/_plus1/_plus1"].input)
-    assert inputs == ["stage1/unit2/conv3/conv3", "stage1/unit1/_plus0/_plus0"]
-    assert shapes(nodes["stage1/unit2/conv3/conv3"]) == [[1, 256, 56, 56]]
-
-
 def test_edges_carry_the_shapes_that_follow_from_those_of_the_inputs(log_graph):
     halves = mx.sym.SliceChannel(dense(DATA, name="one"), num_outputs=3, axis=1, name="split")
     nodes = log_graph(mx.sym.dot(halves[2], WEIGHT, name="two"), {"data": (5, 2)})

@@ -163,7 +163,6 @@ def test_step_is_part_of_the_name_as_in_mxboard(sw, tmp_path):
         sw.add_embedding("x", EYE, global_step=step)
     names = [each.tensor_name for each in read_list(tmp_path).embeddings]
     assert names == ["x", "x_000000", "x_000012", "x_-00003"]
-    assert find(tmp_path / "x_000012", "tensors.bytes").exists()
 
 
 FIRST_LINE = np.frombuffer(b"\0\n\0\0\0\0\x80\xbf" * 2, "<f4").reshape(2, 2)
@@ -193,13 +192,12 @@ def test_more_pictures_than_the_largest_sprite_sheet_holds_are_shrunk(sw, tmp_pa
     assert np.percentile(abs(middles - brightness), 95) <= 8
 
 
-TWICE = [["a", "b", " a\n"], [1, 2, 3], [4, 5, 6]]
 BAD_LABELS = ["a", "abc", TABLE, [TABLE[0], ["a"], ["b"]], TABLE[:2]]
 REFUSED = [  # why, and which embeddings with which labels and pictures
     ("both 2 or more", [[np.ones(each)] for each in [3, (1, 3), (3, 1), (0, 3), (2, 2, 2)]]),
     ("2 of 3 vectors hold NaN or infinity", [[[[NAN, NAN], [1, 1e39], [1, 2]]]]),
     ("real numbers, not complex128", [[np.ones((2, 2), complex)]]),
-    ("two columns .* one name", [[EYE, TWICE]]),
+    ("two columns .* one name", [[EYE, [["a", " a\n"], [1, 2], [4, 5]]]]),
     ("labels are 2, or 3 rows of a table", [[EYE, each] for each in BAD_LABELS]),
     ("3 images for 2 vectors", [[EYE, None, np.zeros((3, 3, 4, 4), np.uint8)]]),
     (r"not \(2, 8, 8, 3\): convert it by", [[EYE, None, np.zeros((2, 8, 8, 3), np.uint8)]]),
