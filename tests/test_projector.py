@@ -264,7 +264,7 @@ def test_tag_that_can_be_no_folder_is_refused_and_nothing_is_written(words, tag,
 
 def log_in_threads(sw, process):
     def log(thread):
-        for number in range(5):
+        for number in range(10):
             sw.add_embedding(f"{process}_{thread}_{number}", EYE)
 
     with ThreadPool(2) as pool:
@@ -278,7 +278,7 @@ def test_embeddings_that_are_logged_at_once_are_all_listed(sw, tmp_path):
     for process in processes:
         process.join()
     entries = read_list(tmp_path).embeddings
-    assert len({each.tensor_name for each in entries}) == len(entries) == 20
+    assert len({each.tensor_name for each in entries}) == len(entries) == 40
     assert all((tmp_path / each.tensor_path).exists() for each in entries)
 
 
