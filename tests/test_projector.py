@@ -272,11 +272,12 @@ def log_in_threads(sw, process):
 
 
 def test_embeddings_that_are_logged_at_once_are_all_listed(sw, tmp_path):
-    processes = [FORK.Process(target=log_in_threads, args=(sw, name)) for name in "ab"]
+    options = {"target": log_in_threads, "daemon": True}
+    processes = [FORK.Process(args=(sw, name), **options) for name in "ab"]
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(600)
     entries = read_list(tmp_path).embeddings
     assert len({each.tensor_name for each in entries}) == len(entries) == 40
     assert all((tmp_path / each.tensor_path).exists() for each in entries)
