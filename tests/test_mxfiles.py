@@ -1,3 +1,4 @@
+import mmap
 import os
 import pickle
 import random
@@ -6,13 +7,12 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 import pytest
 from helpers import ROOT, encode, paint
-from mxnet.recordio import IRHeader, MXIndexedRecordIO, MXRecordIO, pack, unpack
+from mxnet.recordio import IRHeader, MXIndexedRecordIO, pack, unpack
 
 import mxfiles
 from mxfiles import Records
@@ -29,43 +29,35 @@ def assert_same(ours, theirs):
     assert ours.tobytes() == theirs.tobytes()
 
 
-def write_records(path, contents):
-    writer = MXRecordIO(str(path), "w")
-    for content in contents:
-        writer.write(content)
-    writer.close()
-    return path
-
-
-def write_indexed(path, contents):
-    """Write the contents of a dict by their keys."""
+def write(path, contents, keys=None):
+    """Write records, with an index if there are keys."""
     writer = MXIndexedRecordIO(str(path.with_suffix(".idx")), str(path), "w")
-    for key, content in contents.items():
+    for key, content in zip(keys or range(256), contents):
         writer.write_idx(key, content)
     writer.close()
+    if not keys:
+        path.with_suffix(".idx").unlink()
     return path
 
 
 def run(*args):
     command = [sys.executable, "-m", "mxfiles", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("np_shape", [False, True])
 def test_arrays_that_mxnet_saved_are_read(dtype, np_shape, tmp_path):
-    path = str(tmp_path / "x.params")
     with mx.util.np_shape(np_shape):
         arrays = {"arg:x": mx.nd.array(NUMBERS, dtype=dtype), "aux:y": mx.nd.ones(1, dtype=dtype)}
         if np_shape:
             arrays.update(none=mx.nd.zeros((0, 3), dtype=dtype), one=mx.nd.ones((), dtype=dtype))
-        mx.nd.save(path, arrays)
-        mx.nd.save(f"{path}.list", list(arrays.values()))
-        loaded, listed = mxfiles.load(path), mxfiles.load(f"{path}.list")
-        assert list(loaded) == list(arrays) and isinstance(listed, list)
-        for ours, also_ours, theirs in zip(loaded.values(), listed, arrays.values()):
+        mx.nd.save(str(tmp_path / "dict"), arrays)
+        mx.nd.save(str(tmp_path / "list"), list(arrays.values()))
+        named, listed = mxfiles.load(tmp_path / "dict"), mxfiles.load(str(tmp_path / "list"))
+        assert list(named) == list(arrays) and isinstance(listed, list)
+        for ours, theirs in zip([*named.values(), *listed], [*arrays.values()] * 2):
             assert_same(ours, theirs.asnumpy())
-            assert_same(also_ours, theirs.asnumpy())
 
 
 @pytest.mark.parametrize("kind", ["csr", "row_sparse"])
@@ -82,10 +74,7 @@ def test_sparse_arrays_become_dense(kind, rows, tmp_path):
 def test_bfloat16_becomes_float32(tmp_path):
     narrow = mx.nd.amp_cast(mx.nd.array([1.5, -2, 0.1, 3e38]), dtype="bfloat16")
     mx.nd.save(str(tmp_path / "x"), [narrow])
-    wide = mx.nd.amp_cast(narrow, dtype="float32").asnumpy()
-    assert_same(mxfiles.load(tmp_path / "x")[0], wide)
-    one = struct.pack("<3QIii3iHQ", 0x112, 0, 1, 0xF993FACA, 0, 0, 1, 0, 12, 0x3FC0, 0)
-    assert_same(mxfiles.load(one)[0], np.array(1.5, np.float32))
+    assert_same(mxfiles.load(tmp_path / "x")[0], mx.nd.amp_cast(narrow, dtype="float32").asnumpy())
 
 
 @pytest.mark.parametrize("version", [(), (0xF993FAC8,)])
@@ -108,7 +97,7 @@ def test_arrays_are_saved_as_mxnet_saves_them(dtype, tmp_path):
         assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-@pytest.mark.parametrize("array", [1.5, np.empty((0, 3)), [1j], ["x"], np.zeros(2, np.int16)])
+@pytest.mark.parametrize("array", [1.5, np.empty((0, 3)), [1j], np.zeros(2, np.int16)])
 def test_array_that_mxnet_cannot_read_is_refused_by_name(array, tmp_path):
     with pytest.raises(ValueError, match="MXNet has no .*: wrong$"):
         mxfiles.save(tmp_path / "x", {"right": np.ones(2), "wrong": array})
@@ -124,20 +113,11 @@ def test_full_disk_leaves_the_file_that_was_there(small_disk):
 
 
 def test_arrays_are_mapped_and_may_be_changed(tmp_path):
-    path, size = tmp_path / "x", 2**28
-    head = struct.pack("<3QIiiq3i", 0x112, 0, 1, 0xF993FAC9, 0, 1, size, 1, 0, 3)
-    with open(path, "wb") as file:
-        file.write(head)
-        file.truncate(len(head) + size + 8)  # all zeros, and no names
-
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    before = resident()
-    (array,) = mxfiles.load(path)
-    array[size // 2] = 7
-    assert resident() - before < size // 10
-    assert array[size // 2] == 7 and mxfiles.load(path)[0][size // 2] == 0
+    mxfiles.save(tmp_path / "x", [np.zeros(3)])
+    (array,) = mxfiles.load(tmp_path / "x")
+    array[1] = 7
+    assert isinstance(array.base, mmap.mmap) and array[1] == 7
+    assert (mxfiles.load(tmp_path / "x")[0] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -149,12 +129,9 @@ def test_arrays_are_mapped_and_may_be_changed(tmp_path):
         (32, "i", 2**31 - 1, "rank 2147483647"),
         (32, "i", 0, "did not know"),  # its rank, 0 before there was np_shape
         (36, "q", -1, r"shape \(-1, 3\)"),
-        (36, "q", 2**60, "should follow"),
         (60, "i", 99, "dtype 99"),
         (60, "i", -1, "dtype -1"),
         (88, "Q", 0, "should end"),  # how many names follow
-        (88, "Q", 2**40, "should follow"),
-        (96, "Q", 2**63, "should follow"),  # the length of a name
         (104, "B", 0xFF, "utf-8"),  # a name
     ],
 )
@@ -181,8 +158,8 @@ def packed(tmp_path):
     labels = [3, 2.5, np.float32([1, 2, 3]), np.float32([4]), -1, float("nan")]
     headers = [IRHeader(0, label, number * 10, 0) for number, label in enumerate(labels)]
     packed = list(map(pack, headers, CONTENTS))
-    write_records(tmp_path / "x.rec", packed)
-    write_indexed(tmp_path / "indexed.rec", dict(zip([9, 8, 7, 6, 5, 4], packed)))
+    write(tmp_path / "x.rec", packed)
+    write(tmp_path / "indexed.rec", packed, [9, 8, 7, 6, 5, 4])
     return packed
 
 
@@ -194,12 +171,10 @@ def test_records_are_what_mxnet_unpacks(name, packed, tmp_path):
         assert label.flags.owndata if header.flag else isinstance(label, float)
         np.testing.assert_array_equal(label, header.label)
         assert (number, data) == (header.id, content)
-    with pytest.raises(IndexError):
-        records[6]
 
 
 def test_records_without_labels_are_read_as_they_are(tmp_path):
-    records = Records(write_records(tmp_path / "x.rec", CONTENTS))
+    records = Records(write(tmp_path / "x.rec", CONTENTS))
     assert [records.read(number) for number in range(len(records))] == CONTENTS
     with pytest.raises(ValueError, match=r"x\.rec: record 1 has no label"):
         records[1]
@@ -208,21 +183,18 @@ def test_records_without_labels_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize("keys", [range(10), [*range(1, 10), 0], [0, 7, 2, 1, 8, 3, 4, 9, 5, 6]])
 @pytest.mark.parametrize("index", [True, False])
 def test_only_pictures_of_a_collection_of_faces_are_given(keys, index, tmp_path):
-    pairs = {0: (7, 10), 7: (1, 3), 8: (3, 5), 9: (5, 7)}  # a header, and three identities
-    contents = {key: pack(IRHeader(0, (key - 1) // 2, key, 0), b"face") for key in keys}
-    for key, pair in pairs.items():
-        contents[key] = pack(IRHeader(0, np.float32(pair), key, 0), b"")
-    path = write_indexed(tmp_path / "faces.rec", contents)
-    if not index:
-        os.remove(tmp_path / "faces.idx")
+    records = {key: ((key - 1) // 2, b"face") for key in range(1, 7)}
+    for key, pair in {0: (7, 10), 7: (1, 3), 8: (3, 5), 9: (5, 7)}.items():
+        records[key] = np.float32(pair), b""  # a header, and three identities
+    contents = [pack(IRHeader(0, records[key][0], key, 0), records[key][1]) for key in keys]
+    path = write(tmp_path / "faces.rec", contents, index and list(keys))
     faces = [(record.id, record.label) for record in Records(path)]
     assert (faces if index else sorted(faces)) == [(key, (key - 1) // 2) for key in range(1, 7)]
 
 
 def test_several_threads_read_what_was_pickled(tmp_path):
     contents = [bytes([number]) * 999 for number in range(256)]
-    records = Records(write_records(tmp_path / "x.rec", contents))
-    records = pickle.loads(pickle.dumps(records))
+    records = pickle.loads(pickle.dumps(Records(write(tmp_path / "x.rec", contents))))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(records.read, list(range(256)) * 20)) == contents * 20
 
@@ -231,7 +203,6 @@ def test_several_threads_read_what_was_pickled(tmp_path):
     ("index", "where"),
     [
         ("no index", "idx.* row 0"),
-        ("1\tx\n", "idx.* row 0"),
         ("1\t0\n2\t99999\n", "idx, line 2"),
         ("1\t-4\n", "idx, line 1"),
         ("0\t4\n", "rec.* byte 4"),
@@ -243,17 +214,11 @@ def test_index_of_another_file_is_an_error_that_says_where(index, where, packed,
         Records(tmp_path / "x.rec")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[:-4],
-        lambda content: content[:-60],
-        lambda content: MAGIC + struct.pack("<I", 1 << 29) + content,  # a first part, and no last
-    ],
-)
-def test_records_that_are_not_whole_are_an_error_that_says_where(damage, packed, tmp_path):
+@pytest.mark.parametrize("start", [b"", MAGIC + struct.pack("<I", 1 << 29)])
+@pytest.mark.parametrize("end", [-4, -60])
+def test_records_that_are_not_whole_are_an_error_that_says_where(start, end, packed, tmp_path):
     path = tmp_path / "x.rec"
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(start + path.read_bytes()[:end])  # a first part, and no last
     with pytest.raises(ValueError, match=r"x\.rec: .* byte \d+ is not whole"):
         Records(path)
 
@@ -283,17 +248,28 @@ def test_damaged_file_is_read_or_an_error_that_names_it(suffix, packed, tmp_path
     assert len(errors) > 50 and all("indexed." in error for error in errors)
 
 
-def test_records_are_listed_and_taken_out_as_they_are(tmp_path):
+@pytest.fixture
+def mixed(tmp_path):
+    """Write pictures and a text, of which two have the same label and id; return the contents."""
     labels, ids = [3, 0.5, 0.5, np.float32([3, 1])], [5, 7, 7, 6]
-    contents = [*(encode(paint(1)[0], suffix) for suffix in (".jpg", ".png", ".png")), b"text"]
+    contents = [*(encode(paint(1)[0], suffix) for suffix in (".png", ".jpg", ".jpg")), b"text"]
     headers = [IRHeader(0, label, number, 0) for label, number in zip(labels, ids)]
-    path = write_records(tmp_path / "x.rec", map(pack, headers, contents))
-    listing = "4 records\n2 different labels, from 0.5 to 3\n2 .png, 1 .jpg, 1 .bin\n"
-    assert run(path).stdout == listing
-    assert run(path, "-o", tmp_path / "out").stderr == ""
-    names = ["3/5.jpg", "0.5/7.png", "0.5/7_2.png", "3/6.bin"]
-    assert [(tmp_path / "out" / name).read_bytes() for name in names] == contents
-    again = run(path, "-o", tmp_path / "out")
+    write(tmp_path / "x.rec", map(pack, headers, contents), range(4))
+    return contents
+
+
+@pytest.mark.parametrize("name", ["x.rec", "x.idx", "renamed"])
+def test_records_are_listed(name, mixed, tmp_path):
+    (tmp_path / "renamed").write_bytes((tmp_path / "x.rec").read_bytes())
+    listing = "4 records\n2 different labels, from 0.5 to 3\n2 .jpg, 1 .png, 1 .bin\n"
+    assert run(tmp_path / name).stdout == listing
+
+
+def test_records_are_taken_out_as_they_are_into_a_new_folder(mixed, tmp_path):
+    assert run(tmp_path / "x.rec", "-o", tmp_path / "out").stderr == ""
+    names = ["3/5.png", "0.5/7.jpg", "0.5/7_2.jpg", "3/6.bin"]
+    assert [(tmp_path / "out" / name).read_bytes() for name in names] == mixed
+    again = run(tmp_path / "x.rec", "-o", tmp_path / "out")
     assert again.returncode == 1 and again.stderr.count("\n") == 1 and "exists" in again.stderr
 
 
@@ -322,21 +298,18 @@ def test_code_of_the_page_reads_what_mxnet_wrote(packed, tmp_path, monkeypatch):
     assert mx.nd.load("copy-0000.params")["arg:x"].asnumpy().tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["no.params", "x.txt", "no.rec"])
-def test_file_that_is_neither_ends_in_one_line(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"), [("no.params", "No such file"), ("x.txt", "LFS"), ("no.rec", "no.rec")]
+)
+def test_file_that_is_neither_ends_in_one_line(name, words, tmp_path):
     (tmp_path / "x.txt").write_text("version https://git-lfs.github.com/spec/v1\n")
     result = run(tmp_path / name)
-    assert result.returncode == 1 and result.stderr.count("\n") == 1 and name in result.stderr
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert name in result.stderr and words in result.stderr
 
 
 def test_import_needs_numpy_and_nothing_else():
-    code = """
-import sys
-before = set(sys.modules)
-import mxfiles.__main__
-new = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before}
-print(*{name.split(".")[0] for name, path in new.items() if "site-packages" in str(path)})
-print("mxcompat" in new)
-"""
+    packages = "{'mxcompat', 'mxnet', 'cv2', 'tqdm', 'pooch', 'requests', 'tensorboard'}"
+    code = f"import sys, mxfiles.__main__; sys.exit(str({packages} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert result.stdout == "numpy\nFalse\n", result.stderr
+    assert result.stderr == "set()\n"
