@@ -44,22 +44,25 @@ def _axes(value, rank):
     return [axis % rank for axis in as_tuple(value)]
 
 
-def of_type(x, value):
-    """Return a number of a tensor's type."""
-    return np.array(value, x.dtype)
+def _filled(g, value, x, shape):
+    """Fill a shape, a tensor, with a number of the type of `x`."""
+    return g.Expand(np.array(value, x.dtype), shape)
 
 
 # Of one input, without attributes.
 
-ELEMENTWISE = {
-    **{name: name.capitalize() for name in ("tanh", "cos", "sin", "tan", "sigmoid", "relu", "exp")},
-    **{name: name.capitalize() for name in ("log", "sqrt", "abs", "ceil", "floor", "reciprocal")},
-    **{name: name.capitalize() for name in ("erf", "sign", "sinh", "cosh", "softsign")},
-    **{"arccos": "Acos", "arcsin": "Asin", "arctan": "Atan", "arccosh": "Acosh"},
-    **{"arcsinh": "Asinh", "arctanh": "Atanh", "negative": "Neg", "softrelu": "Softplus"},
-    "absolute": "Abs",
-}
-FORMULAS = {
+
+def _op(name):
+    return lambda g, *inputs: g.node(name, *inputs)
+
+
+SAME = "tanh cos sin tan sigmoid relu exp log sqrt abs ceil floor reciprocal erf sign sinh cosh"
+UNARY = {
+    **{name: _op(name.capitalize()) for name in (*SAME.split(), "softsign")},
+    **{f"arc{name}": _op(f"A{name}") for name in ("cos", "sin", "tan", "cosh", "sinh", "tanh")},
+    "absolute": _op("Abs"),
+    "negative": _op("Neg"),
+    "softrelu": _op("Softplus"),
     "square": lambda g, x: x * x,
     "rsqrt": lambda g, x: 1 / g.Sqrt(x),
     "cbrt": lambda g, x: g.Sign(x) * abs(x) ** (1 / 3),
@@ -72,33 +75,26 @@ FORMULAS = {
     "radians": lambda g, x: x * (math.pi / 180),
     "round": lambda g, x: g.Sign(x) * g.Floor(abs(x) + 0.5),  # halves away from zero
     "rint": lambda g, x: g.Ceil(x - 0.5),  # halves down
-    "fix": lambda g, x: g.Sign(x) * g.Floor(abs(x)),
-    "trunc": lambda g, x: g.Sign(x) * g.Floor(abs(x)),
+    **dict.fromkeys(("fix", "trunc"), lambda g, x: g.Sign(x) * g.Floor(abs(x))),
 }
-OTHERS = {
-    **dict.fromkeys(("logical_not", "_npi_logical_not"), lambda g, x: ~g.cast(x, bool)),
-    "zeros_like": lambda g, x: g.Expand(of_type(x, 0), g.Shape(x)),
-    "ones_like": lambda g, x: g.Expand(of_type(x, 1), g.Shape(x)),
-    "shape_array": lambda g, x: g.Shape(x),
-    "size_array": lambda g, x: g.reshape(g.Size(x), 1),
-    "_contrib_div_sqrt_dim": lambda g, x: x / g.Sqrt(g.cast(g.tensor([g.dim(x, -1)]), x.dtype)),
-    "Flatten": lambda g, x: g.Flatten(x),
-    "LogisticRegressionOutput": lambda g, x: g.Sigmoid(x),
-    **dict.fromkeys(HEADS - {"LogisticRegressionOutput", "SoftmaxOutput"}, lambda g, x: x),
-    # Casts are what the graph does with all outputs.
-    **dict.fromkeys(("Cast", "amp_cast", "_npi_cast", "_npx_cast"), lambda g, x: x),
-    **dict.fromkeys(("_copy", "identity", "BlockGrad", "make_loss"), lambda g, x: x),
-}
-for _name, _op in ELEMENTWISE.items():
-    for _each in (_name, f"_npi_{_name}", f"_npx_{_name}"):
-        TRANSLATIONS[_each] = lambda g, a, x, op=_op: g.node(op, g.cast(x, g.outputs[0][1]))
-for _name, _formula in FORMULAS.items():
-    for _each in (_name, f"_npi_{_name}"):
-        TRANSLATIONS[_each] = lambda g, a, x, formula=_formula: formula(
+for _name, _function in UNARY.items():
+    for _prefix in ("", "_npi_", "_npx_"):
+        TRANSLATIONS[_prefix + _name] = lambda g, a, x, function=_function: function(
             g, g.cast(x, g.outputs[0][1])
         )
-for _name, _formula in OTHERS.items():
-    TRANSLATIONS[_name] = lambda g, a, x, formula=_formula: formula(g, x)
+# The graph casts all outputs.
+UNCHANGED = ("Cast", "amp_cast", "_npi_cast", "_npx_cast", "_copy", "identity", "BlockGrad")
+TRANSLATIONS.update(dict.fromkeys((*UNCHANGED, "make_loss", *HEADS), lambda g, a, x: x))
+TRANSLATIONS.update(
+    **dict.fromkeys(("logical_not", "_npi_logical_not"), lambda g, a, x: ~g.cast(x, bool)),
+    zeros_like=lambda g, a, x: _filled(g, 0, x, g.Shape(x)),
+    ones_like=lambda g, a, x: _filled(g, 1, x, g.Shape(x)),
+    shape_array=lambda g, a, x: g.Shape(x),
+    size_array=lambda g, a, x: g.reshape(g.Size(x), 1),
+    _contrib_div_sqrt_dim=lambda g, a, x: x / g.Sqrt(g.cast(g.tensor([g.dim(x, -1)]), x.dtype)),
+    Flatten=lambda g, a, x: g.Flatten(x),
+    LogisticRegressionOutput=lambda g, a, x: g.Sigmoid(x),
+)
 
 # Of two inputs, or one and a number: the names that MXNet's operators are made from.
 
@@ -107,7 +103,7 @@ def _modulo(g, x, y):
     """Compute a remainder of the divisor's sign, which is 0 where the divisor is."""
     remainder = g.Mod(x, y, fmod=1)
     remainder = g.Where(remainder * y < 0, remainder + y, remainder)
-    return g.Where(g.Equal(y, 0), of_type(x, 0), remainder)
+    return g.Where(g.Equal(y, 0), 0, remainder)
 
 
 def _logical(op):
@@ -115,23 +111,23 @@ def _logical(op):
 
 
 ARITHMETIC = {
-    **dict.fromkeys(("add", "plus", "grad_add"), lambda g, x, y: x + y),
-    **dict.fromkeys(("sub", "minus", "subtract"), lambda g, x, y: x - y),
-    **dict.fromkeys(("mul", "multiply"), lambda g, x, y: x * y),
-    **dict.fromkeys(("div", "true_divide"), lambda g, x, y: x / y),
-    "power": lambda g, x, y: x**y,
+    **dict.fromkeys(("add", "plus", "grad_add"), _op("Add")),
+    **dict.fromkeys(("sub", "minus", "subtract"), _op("Sub")),
+    **dict.fromkeys(("mul", "multiply"), _op("Mul")),
+    **dict.fromkeys(("div", "true_divide"), _op("Div")),
+    "power": _op("Pow"),
     "mod": _modulo,
-    "maximum": lambda g, x, y: g.Max(x, y),
-    "minimum": lambda g, x, y: g.Min(x, y),
+    "maximum": _op("Max"),
+    "minimum": _op("Min"),
     "hypot": lambda g, x, y: g.Sqrt(x * x + y * y),
 }
 COMPARISONS = {
-    "equal": lambda g, x, y: g.Equal(x, y),
+    "equal": _op("Equal"),
     "not_equal": lambda g, x, y: ~g.Equal(x, y),
-    "greater": lambda g, x, y: x > y,
-    "greater_equal": lambda g, x, y: x >= y,
-    **dict.fromkeys(("lesser", "less"), lambda g, x, y: x < y),
-    **dict.fromkeys(("lesser_equal", "less_equal"), lambda g, x, y: x <= y),
+    "greater": _op("Greater"),
+    "greater_equal": _op("GreaterOrEqual"),
+    **dict.fromkeys(("lesser", "less"), _op("Less")),
+    **dict.fromkeys(("lesser_equal", "less_equal"), _op("LessOrEqual")),
     **{f"logical_{name}": _logical(name.capitalize()) for name in ("and", "or", "xor")},
 }
 
@@ -168,32 +164,20 @@ def _window(a, x):
     """Return what ONNX wants to know of a window."""
     if a.get("layout") not in (None, "None", "NCW", "NCHW", "NCDHW"):
         refuse(f"the layout {a['layout']}")
-    pad = _spatial(a, x, "pad", 0)
     return {
         "kernel_shape": as_tuple(a["kernel"]),
         "strides": _spatial(a, x, "stride", 1),
         "dilations": _spatial(a, x, "dilate", 1),
-        "pads": pad + pad,
+        "pads": _spatial(a, x, "pad", 0) * 2,
         "group": a.get("num_group", 1),
     }
 
 
-@translates("Convolution", "Convolution_v1")
-def _convolution(g, a, x, weight, bias=None):
-    return g.Conv(x, weight, bias, **_window(a, x))
-
-
 @translates("Deconvolution")
-def _deconvolution(g, a, x, weight, bias=None):
-    window, extra = _window(a, x), _spatial(a, x, "adj", 0)
-    if target := as_tuple(a.get("target_shape")):
-        sizes = zip(window["kernel_shape"], window["strides"], window["dilations"], target)
-        excess = [
-            s * (g.size(x, 2 + i) - 1) + d * (k - 1) + 1 - size
-            for i, (k, s, d, size) in enumerate(sizes)
-        ]
-        window["pads"], extra = [-(-each // 2) for each in excess] * 2, [n % 2 for n in excess]
-    return g.ConvTranspose(x, weight, bias, output_padding=extra, **window)
+def _deconvolution(g, a, x, *weights):
+    if any(as_tuple(a.get("target_shape"))):
+        refuse("a target_shape")  # which MXNet, with oneDNN, hardly ever computes either
+    return g.ConvTranspose(x, *weights, output_padding=_spatial(a, x, "adj", 0), **_window(a, x))
 
 
 @translates("FullyConnected")
@@ -207,33 +191,32 @@ def _fully_connected(g, a, x, weight, bias=None):
 @translates("BatchNorm", "BatchNorm_v1", "_contrib_SyncBatchNorm")
 def _batch_norm(g, a, x, gamma, *others):
     if a.get("fix_gamma", True):
-        # MXNet computes with a gamma of 1, whatever is stored.
-        gamma = np.ones(gamma.shape, x.dtype) if None not in gamma.shape else refuse("its gamma")
+        gamma = np.ones(gamma.shape, x.dtype)  # whatever is stored
     scales = [g.cast(g.tensor(each), x.dtype) for each in (gamma, *others)]
-    order, axis = list(range(x.rank)), a.get("axis", 1) % x.rank
-    order[1], order[axis] = axis, 1
-    x = x if axis == 1 else g.Transpose(x, perm=order)
+    axis = a.get("axis", 1) % x.rank
     # A momentum of 1 leaves the means alone: onnx's evaluator updates them, as in training.
-    x = g.BatchNormalization(x, *scales, epsilon=float(a.get("eps", 1e-3)), momentum=1.0)
-    return x if axis == 1 else g.Transpose(x, perm=order)
+    options = {"epsilon": float(a.get("eps", 1e-3)), "momentum": 1.0}
+    x = _swap(g, x, 1, axis)
+    result = g.BatchNormalization(x, *scales, **options)
+    result.shape = x.shape
+    return _swap(g, result, 1, axis)
 
 
-@translates("_contrib_BatchNormWithReLU")
-def _batch_norm_relu(g, a, *inputs):
-    return g.Relu(_batch_norm(g, a, *inputs))
+def _swap(g, x, first, second):
+    """Exchange two axes."""
+    order = list(range(x.rank))
+    order[first], order[second] = order[second], order[first]
+    return x if order == sorted(order) else g.transpose(x, *order)
 
 
-@translates("InstanceNorm")
-def _instance_norm(g, a, x, gamma, beta):
-    return g.InstanceNormalization(x, gamma, beta, epsilon=float(a.get("eps", 1e-3)))
+def _instance_norm(g, a, x, *scales, eps=1e-3):
+    return g.InstanceNormalization(x, *scales, epsilon=float(a.get("eps", eps)))
 
 
 @translates("GroupNorm")
-def _group_norm(g, a, x, gamma, beta):
+def _group_norm(g, a, x, *scales):
     groups = g.reshape(x, 0, a.get("num_groups", 1), -1)
-    return g.Reshape(
-        _instance_norm(g, {"eps": a.get("eps", 1e-5)}, groups, gamma, beta), g.Shape(x)
-    )
+    return g.Reshape(_instance_norm(g, a, groups, *scales, eps=1e-5), g.Shape(x))
 
 
 @translates("LayerNorm")
@@ -259,11 +242,6 @@ def _lrn(g, a, x):
     return g.LRN(x, alpha=alpha, beta=beta, bias=bias, size=a["nsize"])
 
 
-@translates("Activation")
-def _activation(g, a, x):
-    return TRANSLATIONS[a["act_type"]](g, a, x)
-
-
 @translates("LeakyReLU")
 def _leaky_relu(g, a, x, gamma=None):
     kind, slope = a.get("act_type", "leaky"), float(a.get("slope", 0.25))
@@ -274,34 +252,20 @@ def _leaky_relu(g, a, x, gamma=None):
         return x * 0.5 * (g.Erf(x / math.sqrt(2)) + 1)
     if kind == "rrelu":
         slope = (a.get("lower_bound", 0.125) + a.get("upper_bound", 0.334)) / 2
-    return g.Selu(x) if kind == "selu" else g.node(ACTIVATIONS[kind], x, alpha=slope)
+    if kind == "selu":
+        return g.Selu(x)
+    return g.Elu(x, alpha=slope) if kind == "elu" else g.LeakyRelu(x, alpha=slope)
 
 
-ACTIVATIONS = {"elu": "Elu", "leaky": "LeakyRelu", "rrelu": "LeakyRelu"}
-
-
-@translates("hard_sigmoid")
-def _hard_sigmoid(g, a, x):
-    return g.HardSigmoid(x, alpha=float(a.get("alpha", 0.2)), beta=float(a.get("beta", 0.5)))
-
-
-def _softmax(op, sign=1):
-    def translate(g, a, x, length=None):
-        axis, divisor = a.get("axis", -1) % x.rank, sign * float(a.get("temperature") or 1)
-        scores = x if divisor == 1 else x / divisor
-        if length is None:
-            return g.node(op, scores, axis=axis)
-        places = g.reshape(g.count(g.dim(x, axis)), -1, *[1] * (x.rank - 1 - axis))
-        is_inside = places < g.Unsqueeze(g.cast(length, np.int64), [axis])
-        scores = g.Where(is_inside, scores, of_type(x, np.finfo(x.dtype).min))
-        return g.node(op, scores, axis=axis) * g.cast(is_inside, x.dtype)
-
-    return translate
-
-
-TRANSLATIONS["softmax"] = _softmax("Softmax")
-TRANSLATIONS["softmin"] = _softmax("Softmax", sign=-1)
-TRANSLATIONS["log_softmax"] = _softmax("LogSoftmax")
+def _softmax(op, g, a, x, length=None, sign=1):
+    axis, divisor = a.get("axis", -1) % x.rank, sign * float(a.get("temperature") or 1)
+    scores = x if divisor == 1 else x / divisor
+    if length is None:
+        return g.node(op, scores, axis=axis)
+    places = g.reshape(g.count(g.dim(x, axis)), -1, *[1] * (x.rank - 1 - axis))
+    is_inside = places < g.Unsqueeze(g.cast(length, np.int64), [axis])
+    scores = g.Where(is_inside, scores, float(np.finfo(x.dtype).min))
+    return g.node(op, scores, axis=axis) * g.cast(is_inside, x.dtype)
 
 
 @translates("SoftmaxOutput", "SoftmaxActivation")
@@ -311,36 +275,58 @@ def _softmax_output(g, a, x):
     return g.Softmax(x, axis=1 if by_channel else -1)
 
 
+TRANSLATIONS.update(
+    **dict.fromkeys(
+        ("Convolution", "Convolution_v1"), lambda g, a, x, *w: g.Conv(x, *w, **_window(a, x))
+    ),
+    _contrib_BatchNormWithReLU=lambda g, a, *inputs: g.Relu(_batch_norm(g, a, *inputs)),
+    InstanceNorm=_instance_norm,
+    Activation=lambda g, a, x: TRANSLATIONS[a["act_type"]](g, a, x),
+    hard_sigmoid=lambda g, a, x: g.HardSigmoid(
+        x, alpha=float(a.get("alpha", 0.2)), beta=float(a.get("beta", 0.5))
+    ),
+    softmax=lambda *inputs: _softmax("Softmax", *inputs),
+    softmin=lambda *inputs: _softmax("Softmax", *inputs, sign=-1),
+    log_softmax=lambda *inputs: _softmax("LogSoftmax", *inputs),
+)
+
+
 @translates("Pooling")
 def _pooling(g, a, x):
-    kind, power, axes = a.get("pool_type", "max"), a.get("p_value", 2), list(range(2, x.rank))
+    kind, power = a.get("pool_type", "max"), a.get("p_value", 2)
     terms = x**power if kind == "lp" else x
-    if a.get("global_pool") and kind in ("max", "avg"):
-        return g.GlobalMaxPool(x) if kind == "max" else g.GlobalAveragePool(x)
-    if a.get("global_pool"):
-        total = g.ReduceSum(terms, axes, keepdims=1)
-        return total ** (1 / power) if kind == "lp" else total
+    if not a.get("global_pool"):
+        result = _pool_windows(g, a, x, terms, kind)
+    elif kind in ("sum", "lp"):
+        result = g.ReduceSum(terms, list(range(2, x.rank)), keepdims=1)
+    else:
+        result = g.GlobalMaxPool(x) if kind == "max" else g.GlobalAveragePool(x)
+    return result ** (1 / power) if kind == "lp" else result
+
+
+def _pool_windows(g, a, x, terms, kind):
+    """Return the maxima, means or sums of windows."""
     window = {name: _window(a, x)[name] for name in ("kernel_shape", "strides", "pads")}
-    kernel, stride, pad = window["kernel_shape"], window["strides"], window["pads"][: len(axes)]
-    convention, more = a.get("pooling_convention", "valid"), [0] * len(axes)
-    if convention == "full" and kind == "max" and None in x.shape[2:]:
+    kernel, stride, pad = window["kernel_shape"], window["strides"], _spatial(a, x, "pad", 0)
+    axes, is_full = range(2, x.rank), a.get("pooling_convention") == "full"
+    if is_full and kind == "max" and None in x.shape[2:]:
         return g.MaxPool(x, ceil_mode=1, **window)
-    if convention == "full":
+    more = [0] * len(axes)
+    if is_full:
         sizes = [g.size(x, axis) + 2 * p for axis, p in zip(axes, pad)]
         counts = [-(-(size - k) // s) + 1 for size, k, s in zip(sizes, kernel, stride)]
         ends = [(count - 1) * s + k for count, k, s in zip(counts, kernel, stride)]
         more = [max(0, end - size) for end, size in zip(ends, sizes)]
         window["pads"] = [*pad, *(p + m for p, m in zip(pad, more))]
-    if convention == "same" or any(m >= k for m, k in zip(more, kernel)):
-        refuse("windows that lie outside of its input")
+        if any(end >= k for end, k in zip(window["pads"][len(axes) :], kernel)):
+            refuse("windows that lie outside of its input")
     if kind == "max":
         return g.MaxPool(x, **window)
     if kind == "avg" and not a.get("count_include_pad", True):
         return g.AveragePool(x, **window)
     means = g.AveragePool(terms, count_include_pad=1, **window)
     if kind != "avg":
-        total = means * float(np.prod(kernel))
-        return total ** (1 / power) if kind == "lp" else total
+        return means * float(np.prod(kernel))
     # The padding counts, what lies beyond does not.
     for axis, k, s, m in zip(axes, kernel, stride, more):
         if m:
@@ -367,19 +353,19 @@ def _averages(size, wanted):
 
 @translates("UpSampling")
 def _upsampling(g, a, x, *others):
-    scale, join = a["scale"], a.get("multi_input_mode", "concat")
+    scale = a["scale"]
     if a["sample_type"] == "bilinear":
         window = {"kernel": [2 * scale - scale % 2] * 2, "stride": [scale] * 2}
         window.update(pad=(scale // 2,) * 2, num_group=g.size(x, 1))
         return g.ConvTranspose(x, others[0], **_window(window, x))
-    maps = [_nearest(g, x, scale)]
-    maps += [_nearest(g, each, scale * g.size(x, 2) // g.size(each, 2)) for each in others]
-    return g.Sum(*maps) if join == "sum" else g.Concat(*maps, axis=1)
-
-
-def _nearest(g, x, scale):
-    modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return g.Resize(x, np.float32([]), np.float32([1, 1, scale, scale]), mode="nearest", **modes)
+    options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
+    options["nearest_mode"] = "floor"
+    maps = []
+    for each in (x, *others):
+        factor = scale * g.size(x, 2) // g.size(each, 2) if others else scale
+        scales = np.float32([1, 1, factor, factor])
+        maps.append(g.Resize(each, np.float32([]), scales, **options))
+    return g.Sum(*maps) if a.get("multi_input_mode") == "sum" else g.Concat(*maps, axis=1)
 
 
 @translates("_contrib_BilinearResize2D")
@@ -417,11 +403,9 @@ def _reduced_axes(a, x, name="axis"):
 
 def _reduction(op, instead_of_nan=None):
     def translate(g, a, x):
-        if a.get("initial") is not None:
-            refuse("its initial value")
         values = g.cast(x, g.outputs[0][1])
         if instead_of_nan is not None:
-            values = g.Where(g.IsNaN(values), of_type(values, instead_of_nan), values)
+            values = g.Where(g.IsNaN(values), instead_of_nan, values)
         return _reduce(g, op, values, _reduced_axes(a, x), a.get("keepdims"))
 
     return translate
@@ -430,9 +414,6 @@ def _reduction(op, instead_of_nan=None):
 for _name in ("sum", "mean", "prod", "max", "min"):
     for _prefix in ("", "_np_", "_npi_"):
         TRANSLATIONS[_prefix + _name] = _reduction(f"Reduce{_name.capitalize()}")
-TRANSLATIONS["nansum"] = _reduction("ReduceSum", 0)
-TRANSLATIONS["nanprod"] = _reduction("ReduceProd", 1)
-TRANSLATIONS["norm"] = lambda g, a, x: _reduction(f"ReduceL{a.get('ord', 2)}")(g, a, x)
 
 
 @translates("moments")
@@ -443,19 +424,11 @@ def _moments(g, a, x):
     return _reduce(g, "ReduceMean", x, axes, keepdims), variance
 
 
-def _best(op):
-    def translate(g, a, x):
-        if a.get("axis") is None:
-            return g.reshape(g.node(op, g.reshape(x, -1), axis=0), *[1] * len(g.outputs[0][0]))
-        place = g.node(op, x, axis=a["axis"], keepdims=int(bool(a.get("keepdims"))))
-        return g.reshape(place, 1) if g.outputs[0][0] == (1,) else place
-
-    return translate
-
-
-TRANSLATIONS["argmax"] = TRANSLATIONS["_npi_argmax"] = _best("ArgMax")
-TRANSLATIONS["argmin"] = TRANSLATIONS["_npi_argmin"] = _best("ArgMin")
-TRANSLATIONS["argmax_channel"] = lambda g, a, x: _best("ArgMax")(g, {"axis": 1}, x)
+def _best(op, g, a, x):
+    if a.get("axis") is None:
+        return g.reshape(g.node(op, g.reshape(x, -1), axis=0), *[1] * len(g.outputs[0][0]))
+    place = g.node(op, x, axis=a["axis"], keepdims=int(bool(a.get("keepdims"))))
+    return g.reshape(place, 1) if g.outputs[0][0] == (1,) else place
 
 
 @translates("_np_cumsum")
@@ -465,6 +438,15 @@ def _cumsum(g, a, x):
     terms = g.cast(g.reshape(x, -1) if a.get("axis") is None else x, dtype)
     return g.CumSum(terms, np.array(a.get("axis") or 0))
 
+
+TRANSLATIONS.update(
+    nansum=_reduction("ReduceSum", 0),
+    nanprod=_reduction("ReduceProd", 1),
+    norm=lambda g, a, x: _reduction(f"ReduceL{a.get('ord', 2)}")(g, a, x),
+    **dict.fromkeys(("argmax", "_npi_argmax"), lambda *inputs: _best("ArgMax", *inputs)),
+    **dict.fromkeys(("argmin", "_npi_argmin"), lambda *inputs: _best("ArgMin", *inputs)),
+    argmax_channel=lambda g, a, x: _best("ArgMax", g, {"axis": 1}, x),
+)
 
 # Sorting and picking
 
@@ -478,19 +460,14 @@ def _sorted(g, a, x, k, is_ascending):
     return g.TopK(x, [k] if k > 0 else size, outputs=2, **options)
 
 
-TRANSLATIONS["sort"] = lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[:1]
-TRANSLATIONS["argsort"] = lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[1:]
-
-
 @translates("topk")
 def _topk(g, a, x):
-    kind = a.get("ret_typ", "indices")
+    kind, axis = a.get("ret_typ", "indices"), a.get("axis", -1)
     values, places = _sorted(g, a, x, a.get("k", 1), a.get("is_ascend"))
     if kind == "mask":
-        flat, axis = (g.reshape(x, -1), 0) if a.get("axis", -1) is None else (x, a.get("axis", -1))
-        ones = g.Expand(of_type(x, 1), g.Shape(places))
-        mask = g.ScatterElements(g.Expand(of_type(x, 0), g.Shape(flat)), places, ones, axis=axis)
-        return g.Reshape(mask, g.Shape(x))
+        flat, axis = (g.reshape(x, -1), 0) if axis is None else (x, axis)
+        zeros, ones = _filled(g, 0, x, g.Shape(flat)), _filled(g, 1, x, g.Shape(places))
+        return g.Reshape(g.ScatterElements(zeros, places, ones, axis=axis), g.Shape(x))
     return {"value": (values,), "indices": (places,), "both": (values, places)}[kind]
 
 
@@ -508,11 +485,6 @@ def _take(g, a, x, indices):
     return g.Gather(x, _inside(g, indices, g.dim(x, axis), a.get("mode", "clip")), axis=axis)
 
 
-@translates("Embedding")
-def _embedding(g, a, indices, weight):
-    return _take(g, {}, weight, indices)
-
-
 @translates("pick", "batch_take")
 def _pick(g, a, x, indices):
     axis = -1 if a.get("axis") is None else a["axis"]
@@ -527,23 +499,13 @@ def _one_hot(g, a, indices):
     values = np.float32([a.get("off_value", 0), a.get("on_value", 1)])
     places = g.cast(indices, np.int64)
     # ONNX counts negative indices from the end, MXNet has no place for them.
-    places = g.Where(places < 0, np.array(a["depth"]), places)
+    places = g.Where(places < 0, a["depth"], places)
     return g.OneHot(places, [a["depth"]], values, dtype=np.float32)
 
 
 def _places(g, indices):
     """Return indices as int64, their first axis last."""
     return g.transpose(g.cast(indices, np.int64), *range(1, indices.rank), 0)
-
-
-@translates("gather_nd")
-def _gather_nd(g, a, x, indices):
-    return g.GatherND(x, _places(g, indices))
-
-
-@translates("scatter_nd")
-def _scatter_nd(g, a, x, indices):
-    return g.ScatterND(np.zeros(as_tuple(a["shape"]), x.dtype), _places(g, indices), x)
 
 
 @translates("where", "_npi_where")
@@ -567,6 +529,16 @@ def _diag(g, a, x):
     return g.Gather(x, places, axis=len(others))
 
 
+TRANSLATIONS.update(
+    sort=lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[:1],
+    argsort=lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[1:],
+    Embedding=lambda g, a, indices, weight: _take(g, {}, weight, indices),
+    gather_nd=lambda g, a, x, indices: g.GatherND(x, _places(g, indices)),
+    scatter_nd=lambda g, a, x, indices: g.ScatterND(
+        np.zeros(as_tuple(a["shape"]), x.dtype), _places(g, indices), x
+    ),
+)
+
 # Shapes
 
 
@@ -586,8 +558,6 @@ def _reshape(g, a, x):
             result.append(sizes.pop(0) * sizes.pop(0))
         elif code == -4:  # one as two
             size, parts = sizes.pop(0), [codes.pop(0), codes.pop(0)]
-            if step == -1:
-                refuse("a shape with -4 in reverse")
             if -1 in parts:
                 parts[parts.index(-1)] = size // -math.prod(parts)
             result += parts
@@ -595,13 +565,6 @@ def _reshape(g, a, x):
             size = sizes.pop(0) if sizes else None
             result.append(size if code == 0 else code)
     return g.reshape(x, *result[::step])
-
-
-@translates("_np_reshape")
-def _numpy_reshape(g, a, x):
-    if a.get("order", "C") != "C":
-        refuse("its order")
-    return g.reshape(x, *as_tuple(a["newshape"]))
 
 
 @translates("reshape_like")
@@ -617,24 +580,6 @@ def _squeeze(g, a, x):
     if len(axes) == x.rank and g.outputs[0][0]:
         axes = axes[1:]
     return g.Squeeze(x, axes) if axes else x
-
-
-@translates("SwapAxis")
-def _swap_axes(g, a, x):
-    order, first, second = list(range(x.rank)), a.get("dim1", 0), a.get("dim2", 0)
-    order[first], order[second] = order[second], order[first]
-    return g.transpose(x, *order)
-
-
-@translates("Concat", "_rnn_param_concat", "_npi_concatenate")
-def _concat(g, a, *inputs):
-    return g.Concat(*inputs, axis=a.get("dim", a.get("axis", 1)))
-
-
-@translates("stack", "_npi_stack")
-def _stack(g, a, *inputs):
-    axis = a.get("axis", 0)
-    return g.Concat(*(g.Unsqueeze(each, [axis]) for each in inputs), axis=axis)
 
 
 @translates("SliceChannel", "_split_v2")
@@ -655,12 +600,6 @@ def _slice(g, a, x):
     begin = [(0 if s > 0 else LAST) if b is None else b for b, s in zip(begin, step)]
     end = [(LAST if s > 0 else -LAST) if e is None else e for e, s in zip(end, step)]
     return g.Slice(x, begin, end, list(range(len(begin))), step)
-
-
-@translates("slice_axis")
-def _slice_axis(g, a, x):
-    end = LAST if a.get("end") is None else a["end"]
-    return g.Slice(x, [a["begin"]], [end], [a["axis"]])
 
 
 @translates("slice_like")
@@ -694,13 +633,11 @@ def _reverse(g, a, x):
 
 @translates("repeat")
 def _repeat(g, a, x):
-    count, axis, sizes = a["repeats"], a.get("axis"), g.dims(x)
-    if axis is None:
-        return g.reshape(g.Tile(g.reshape(x, -1, 1), [1, count]), -1)
-    axis %= x.rank
-    tiled = g.Tile(
-        g.Unsqueeze(x, [axis + 1]), [count if i == axis + 1 else 1 for i in range(x.rank + 1)]
-    )
+    count, axis = a["repeats"], a.get("axis")
+    sizes = [g.reshape(g.Size(x), 1)] if axis is None else g.dims(x)
+    axis = (axis or 0) % x.rank
+    x = g.reshape(x, *sizes[: axis + 1], 1, *sizes[axis + 1 :])
+    tiled = g.Tile(x, [1] * (axis + 1) + [count] + [1] * (len(sizes) - axis - 1))
     return g.reshape(tiled, *sizes[:axis], sizes[axis] * count, *sizes[axis + 1 :])
 
 
@@ -712,15 +649,9 @@ def _tile(g, a, x):
     return g.Tile(x, [1] * -missing + list(repeats))
 
 
-@translates("broadcast_to", "_npi_broadcast_to")
-def _broadcast_to(g, a, x):
-    # Expanding by 1 keeps a size, which is what MXNet's 0 asks for.
-    return g.Expand(x, [size or 1 for size in as_tuple(a["shape"])])
-
-
-@translates("broadcast_axis")
-def _broadcast_axis(g, a, x):
-    sizes = dict(zip(_axes(a.get("axis"), x.rank), as_tuple(a.get("size"))))
+def _expand(g, x, axes, sizes):
+    """Repeat axes of size 1."""
+    sizes = dict(zip(_axes(axes, x.rank), sizes))
     return g.Expand(x, [sizes.get(axis, 1) for axis in range(x.rank)])
 
 
@@ -728,9 +659,7 @@ def _broadcast_axis(g, a, x):
 def _broadcast_like(g, a, x, like):
     if a.get("lhs_axes") is None:
         return g.Expand(x, g.Shape(like))
-    axes = zip(_axes(a["lhs_axes"], x.rank), _axes(a["rhs_axes"], like.rank))
-    sizes = {axis: g.dim(like, other) for axis, other in axes}
-    return g.Expand(x, [sizes.get(axis, 1) for axis in range(x.rank)])
+    return _expand(g, x, a["lhs_axes"], [g.dim(like, axis) for axis in as_tuple(a["rhs_axes"])])
 
 
 @translates("_contrib_arange_like")
@@ -754,16 +683,41 @@ TRANSLATIONS.update(
     _zeros=lambda g, a: _full(g, 0),
     _ones=lambda g, a: _full(g, 1),
     _full=lambda g, a: _full(g, a["value"]),
-    expand_dims=lambda g, a, x: g.Unsqueeze(x, [a["axis"]]),
-    transpose=lambda g, a, x: g.Transpose(x, perm=_axes(a.get("axes"), x.rank) or None),
+    **dict.fromkeys(
+        ("expand_dims", "_npi_expand_dims"), lambda g, a, x: g.Unsqueeze(x, [a["axis"]])
+    ),
+    **dict.fromkeys(
+        ("transpose", "_np_transpose"),
+        lambda g, a, x: g.Transpose(x, perm=_axes(a.get("axes"), x.rank) or None),
+    ),
+    _np_reshape=lambda g, a, x: g.reshape(x, *as_tuple(a["newshape"])),
+    SwapAxis=lambda g, a, x: _swap(g, x, a.get("dim1", 0), a.get("dim2", 0)),
+    **dict.fromkeys(
+        ("Concat", "_rnn_param_concat", "_npi_concatenate"),
+        lambda g, a, *inputs: g.Concat(*inputs, axis=a.get("dim", a.get("axis", 1))),
+    ),
+    **dict.fromkeys(
+        ("stack", "_npi_stack"), lambda g, a, *inputs: _join(g, inputs, a.get("axis", 0))
+    ),
+    slice_axis=lambda g, a, x: g.Slice(
+        x, [a["begin"]], [LAST if a.get("end") is None else a["end"]], [a["axis"]]
+    ),
+    # Expanding by 1 keeps a size, which is what MXNet's 0 asks for.
+    **dict.fromkeys(
+        ("broadcast_to", "_npi_broadcast_to"),
+        lambda g, a, x: g.Expand(x, [size or 1 for size in as_tuple(a["shape"])]),
+    ),
+    broadcast_axis=lambda g, a, x: _expand(g, x, a.get("axis"), as_tuple(a.get("size"))),
     depth_to_space=lambda g, a, x: g.DepthToSpace(x, blocksize=a["block_size"]),
     space_to_depth=lambda g, a, x: g.SpaceToDepth(x, blocksize=a["block_size"]),
     add_n=lambda g, a, *inputs: g.Sum(*inputs),
     Dropout=lambda g, a, x: x if a.get("mode", "training") == "training" else refuse("its mode"),
     clip=lambda g, a, x: g.Min(g.Max(x, float(a["a_min"])), float(a["a_max"])),
 )
-for _name, _other in {"_np_transpose": "transpose", "_npi_expand_dims": "expand_dims"}.items():
-    TRANSLATIONS[_name] = TRANSLATIONS[_other]
+
+
+def _join(g, tensors, axis):
+    return g.Concat(*(g.Unsqueeze(each, [axis]) for each in tensors), axis=axis)
 
 
 @translates("smooth_l1")
@@ -787,11 +741,6 @@ def _image_normalize(g, a, x):
 # Products
 
 
-def _swapped(g, x, is_swapped):
-    """Exchange the last two axes, if asked to."""
-    return g.transpose(x, *range(x.rank - 2), x.rank - 1, x.rank - 2) if is_swapped else x
-
-
 @translates("dot")
 def _dot(g, a, x, y):
     """Sum over the last axis of `x` and the first of `y`, or the other way where transposed."""
@@ -812,7 +761,8 @@ def _numpy_dot(g, a, x, y):
 
 @translates("batch_dot", "_npi_matmul")
 def _batch_dot(g, a, x, y):
-    return g.MatMul(_swapped(g, x, a.get("transpose_a")), _swapped(g, y, a.get("transpose_b")))
+    x = _swap(g, x, -2, -1) if a.get("transpose_a") else x
+    return g.MatMul(x, _swap(g, y, -2, -1) if a.get("transpose_b") else y)
 
 
 @translates("_linalg_gemm2", "_linalg_gemm")
@@ -837,22 +787,11 @@ def _part(g, x, heads, parts, part):
     return g.reshape(g.transpose(x, 1, 2, 0, 3), batch * heads, length, -1)
 
 
-def _attention(g, queries, keys, width):
+def _score(g, a, x, other, query, key):
+    """Return products of queries and keys; which parts of the inputs they are is (parts, part)."""
+    width = g.size(x, 2) // a["heads"] // query[0]
+    queries, keys = _part(g, x, a["heads"], *query), _part(g, other, a["heads"], *key)
     return g.MatMul(queries / math.sqrt(width), g.transpose(keys, 0, 2, 1))
-
-
-@translates("_contrib_interleaved_matmul_selfatt_qk")
-def _self_attention(g, a, x):
-    heads = a["heads"]
-    queries, keys = (_part(g, x, heads, 3, part) for part in (0, 1))
-    return _attention(g, queries, keys, g.size(x, 2) // heads // 3)
-
-
-@translates("_contrib_interleaved_matmul_encdec_qk")
-def _cross_attention(g, a, x, other):
-    heads = a["heads"]
-    queries, keys = _part(g, x, heads, 1, 0), _part(g, other, heads, 2, 0)
-    return _attention(g, queries, keys, g.size(x, 2) // heads)
 
 
 def _attend(g, a, x, attention, parts):
@@ -864,10 +803,12 @@ def _attend(g, a, x, attention, parts):
     return g.reshape(values, length, batch, -1)
 
 
-for _kind, _parts in {"selfatt": 3, "encdec": 2}.items():
-    TRANSLATIONS[f"_contrib_interleaved_matmul_{_kind}_valatt"] = (
-        lambda g, a, x, attention, parts=_parts: _attend(g, a, x, attention, parts)
-    )
+TRANSLATIONS.update(
+    _contrib_interleaved_matmul_selfatt_qk=lambda g, a, x: _score(g, a, x, x, (3, 0), (3, 1)),
+    _contrib_interleaved_matmul_encdec_qk=lambda g, a, x, y: _score(g, a, x, y, (1, 0), (2, 0)),
+    _contrib_interleaved_matmul_selfatt_valatt=lambda g, a, *inputs: _attend(g, a, *inputs, 3),
+    _contrib_interleaved_matmul_encdec_valatt=lambda g, a, *inputs: _attend(g, a, *inputs, 2),
+)
 
 # Sequences
 
@@ -897,16 +838,16 @@ def _sequence_reverse(g, a, x, *lengths):
 
 @translates("SequenceLast")
 def _sequence_last(g, a, x, *lengths):
-    x = g.transpose(x, 1, 0, *range(2, x.rank)) if a.get("axis") == 1 else x
+    x = _swap(g, x, 0, 1) if a.get("axis") == 1 else x
     places = g.Unsqueeze(_lengths(g, a, x, lengths) - 1, [1])
     return g.GatherND(x, g.Concat(places, g.Unsqueeze(g.count(g.dim(x, 1)), [1]), axis=1))
 
 
-RECURRENT = {  # and MXNet's gates in ONNX's order
-    "lstm": ("LSTM", [0, 3, 1, 2], {}),
-    "gru": ("GRU", [1, 0, 2], {"linear_before_reset": 1}),
-    "rnn_tanh": ("RNN", [0], {"activations": ["Tanh"] * 2}),
-    "rnn_relu": ("RNN", [0], {"activations": ["Relu"] * 2}),
+RECURRENT = {  # in ONNX, and MXNet's gates in ONNX's order
+    "lstm": ("LSTM", [0, 3, 1, 2]),
+    "gru": ("GRU", [1, 0, 2]),
+    "rnn_tanh": ("RNN", [0]),
+    "rnn_relu": ("RNN", [0]),
 }
 
 
@@ -916,46 +857,34 @@ def _rnn(g, a, x, weights, *states):
         refuse("use_sequence_length or projection_size")
     if a.get("lstm_state_clip_min") is not None:
         refuse("clipped states")
-    op, order, options = RECURRENT[a["mode"]]
-    size, layers, directions = (
-        a["state_size"],
-        a.get("num_layers", 1),
-        1 + bool(a.get("bidirectional")),
-    )
+    op, order = RECURRENT[a["mode"]]
+    directions, layers = 1 + bool(a.get("bidirectional")), a.get("num_layers", 1)
+    size, gates, both = a["state_size"], len(order), range(directions)
     options = {
-        name: each[:directions] if name == "activations" else each for name, each in options.items()
+        "hidden_size": size,
+        "direction": ("forward", "bidirectional")[directions - 1],
+        "activations": ["Relu"] * directions if a["mode"] == "rnn_relu" else None,
+        "linear_before_reset": 1 if op == "GRU" else None,
     }
-    options.update(hidden_size=size, direction=("forward", "bidirectional")[directions - 1])
-    gates, used = len(order), 0
-
-    def take(*shape):
-        """Take the next weights, in the order of ONNX's gates."""
-        nonlocal used
-        used += math.prod(shape)
-        part = g.reshape(g.Slice(weights, [used - math.prod(shape)], [used]), *shape)
-        parts = g.Split(part, [size] * gates, axis=0, outputs=gates) if gates > 1 else [part]
-        return g.Concat(*(parts[gate] for gate in order), axis=0)
-
-    def together(tensors):
-        return g.Concat(*(g.Unsqueeze(each, [0]) for each in tensors), axis=0)
-
     # First all matrices, then all biases, layer by layer and direction by direction.
-    widths, both = [g.size(x, 2)] + [directions * size] * (layers - 1), range(directions)
-    matrices = [
-        [(take(gates * size, width), take(gates * size, size)) for _ in both] for width in widths
-    ]
-    biases = [
-        [g.Concat(take(gates * size), take(gates * size), axis=0) for _ in both] for _ in widths
-    ]
+    inputs = [g.size(x, 2)] + [directions * size] * (layers - 1)
+    widths = [width for each in inputs for _ in both for width in (each, size)]
+    sizes = [gates * size * width for width in widths] + [gates * size] * len(widths)
+    parts = iter(g.Split(weights, sizes, axis=0, outputs=len(sizes)))
+
+    def take(*width):
+        """Take the next weights of a direction, in the order of ONNX's gates."""
+        part = g.Gather(g.reshape(next(parts), gates, size, *width), np.array(order), axis=0)
+        return g.reshape(part, 1, gates * size, *width)
+
+    matrices = [[(take(width), take(size)) for _ in both] for width in inputs]
+    biases = [[g.Concat(take(), take(), axis=1) for _ in both] for _ in inputs]
     states, ends = [g.Expand(each, [1, g.dim(x, 1), 1]) for each in states], []
     for layer in range(layers):
+        weights = [g.Concat(*each, axis=0) for each in (*zip(*matrices[layer]), biases[layer])]
         first = layer * directions
         begins = [g.Slice(each, [first], [first + directions], [0]) for each in states]
-        inputs, hidden = zip(*matrices[layer])
-        weights_of_layer = (together(inputs), together(hidden), together(biases[layer]))
-        out, *last = g.node(
-            op, x, *weights_of_layer, None, *begins, outputs=1 + len(states), **options
-        )
+        out, *last = g.node(op, x, *weights, None, *begins, outputs=1 + len(states), **options)
         # (length, directions, batch, size) to (length, batch, directions * size)
         x = g.reshape(g.transpose(out, 0, 2, 1, 3), 0, 0, -1)
         ends.append(last)
@@ -965,24 +894,23 @@ def _rnn(g, a, x, weights, *states):
 # Random numbers
 
 
-def _random(op, names, defaults):
-    def translate(g, a, *like):
-        options = {name: float(a.get(key, value)) for name, (key, value) in zip(names, defaults)}
-        shape = g.outputs[0][0]
-        if like:
-            return g.node(f"{op}Like", *like, **options)
-        return g.node(op, shape=shape, **options) if None not in shape else refuse("any shape")
-
-    return translate
+def _random(op, g, like, **options):
+    shape = g.outputs[0][0]
+    if like:
+        return g.node(f"{op}Like", *like, **options)
+    return g.node(op, shape=shape, **options) if None not in shape else refuse("any shape")
 
 
-for _like in ("", "_like"):
-    TRANSLATIONS[f"_random_uniform{_like}"] = _random(
-        "RandomUniform", ("low", "high"), (("low", 0), ("high", 1))
-    )
-    TRANSLATIONS[f"_random_normal{_like}"] = _random(
-        "RandomNormal", ("mean", "scale"), (("loc", 0), ("scale", 1))
-    )
+@translates("_random_uniform", "_random_uniform_like")
+def _uniform(g, a, *like):
+    low, high = float(a.get("low", 0)), float(a.get("high", 1))
+    return _random("RandomUniform", g, like, low=low, high=high)
+
+
+@translates("_random_normal", "_random_normal_like")
+def _normal(g, a, *like):
+    mean, scale = float(a.get("loc", 0)), float(a.get("scale", 1))
+    return _random("RandomNormal", g, like, mean=mean, scale=scale)
 
 
 @translates("_sample_multinomial")
