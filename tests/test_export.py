@@ -190,6 +190,7 @@ SHAPED = {
     "gemm2": ((2, 3, 4), lambda x: S.linalg.gemm2(x, x, transpose_a=True, alpha=2.5)),
     "unrolled LSTM": ((2, 3, 5), lambda x: unroll(x, mx.rnn.LSTMCell(4))),
     "box_nms": ((2, 9, 6), lambda x: find(x, topk=6)),
+    "box_nms, scores first": ((2, 9, 6), lambda x: C.box_nms(S.sort(x), score_index=0)),
     "box_nms by class": ((2, 9, 6), lambda x: find(x, id_index=0, overlap_thresh=0.1)),
     "box_nms of centers": ((2, 9, 6), lambda x: find(x, valid_thresh=0.05, in_format="center")),
     "box_decode": ((2, 6, 4), lambda x: C.box_decode(x, V("w", shape=(1, 6, 4)), std2=0.2)),

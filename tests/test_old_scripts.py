@@ -11,12 +11,8 @@ SCRIPTS = sorted((ROOT / "tests" / "old_scripts").glob("*.py"))
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_old_script_runs_as_it_is_and_prints_the_figures_of_python_3_9(script, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-m", "mxcompat", script, tmp_path],
-        capture_output=True,
-        text=True,
-        env=script_env(PYTHONPATH=str(ROOT)),
-        timeout=60,
-    )
+    command = [sys.executable, "-m", "mxcompat", script, tmp_path]
+    options = {"capture_output": True, "text": True, "env": script_env(PYTHONPATH=str(ROOT))}
+    result = subprocess.run(command, **options)
     assert result.returncode == 0, result.stderr
     assert result.stdout == script.with_suffix(".txt").read_text()

@@ -21,8 +21,8 @@ loss = gluon.loss.L2Loss()
 
 count = mx.nd.array([2**24]).asscalar()
 with SummaryWriter(logdir=sys.argv[1], verbose=False) as sw:
-    for epoch in range(5):
-        total, seen = 0.0, 0
+    for epoch in range(3):
+        total = 0.0
         for batch in data:
             x, y = (array.as_in_context(mx.cpu()) for array in batch)
             with autograd.record():
@@ -30,11 +30,10 @@ with SummaryWriter(logdir=sys.argv[1], verbose=False) as sw:
             error.backward()
             trainer.step(len(x))
             total += error.sum().asscalar()
-            seen += len(x)
             count += 1
-        sw.add_scalar(tag="loss", value=total / seen, global_step=epoch)
+        sw.add_scalar(tag="loss", value=total / len(inputs), global_step=epoch)
         sw.add_histogram(tag="weight", values=net.weight.data(), global_step=epoch, bins=10)
-        print("epoch %d loss %.4f" % (epoch, total / seen))
+        print("epoch %d loss %.4f" % (epoch, total / len(inputs)))
     sw.add_graph(net)
 print("steps since 2^24: %d" % (count - 2**24))
 print("weights", " ".join("%.2f" % weight for weight in np.array(net.weight.data())[0]))
