@@ -173,9 +173,11 @@ def _infer(symbol, params, shapes, dtypes):
     """Return the shape and dtype of each output of a symbol."""
     names = set(symbol.list_inputs())
     arrays = {name: array for name, array in params.items() if name in names}
+    known = {name: tuple(shape) for name, shape in shapes.items()}
+    known.update((name, array.shape) for name, array in arrays.items())
     # What MXNet prints when it cannot is no help to a user.
     with contextlib.redirect_stdout(None):
-        _, found, _ = symbol.infer_shape(**{n: a.shape for n, a in arrays.items()}, **shapes)
+        _, found, _ = symbol.infer_shape(**known)
         _, types, _ = symbol.infer_type(**{n: a.dtype for n, a in arrays.items()}, **dtypes)
     if found is None or types is None:
         raise ValueError("the shapes of the inputs do not tell all others")
@@ -189,14 +191,11 @@ def _infer_open(symbol, params, shapes, dtypes, dims):
     """
     found = _infer(symbol, params, shapes, dtypes)
     sizes = [list(shape) for shape, _ in found]
-    for names, size, name in _open_sizes(shapes, dims):
+    for places, size, name in _open_sizes(shapes, dims):
         for larger in (size + 1, size * 2):
-            varied = {
-                each: tuple(
-                    larger if axis in names.get(each, ()) else n for axis, n in enumerate(s)
-                )
-                for each, s in shapes.items()
-            }
+            varied = {each: list(shape) for each, shape in shapes.items()}
+            for each, axis in places:
+                varied[each][axis] = larger
             try:
                 others = _infer(symbol, params, varied, dtypes)
                 break
@@ -215,31 +214,28 @@ def _infer_open(symbol, params, shapes, dtypes, dims):
 
 
 def _open_sizes(shapes, dims):
-    """List the sizes that vary together: the axes of each input, the size and its name."""
+    """List the sizes that vary together: which axes of which inputs, the size and its name."""
     together = {}
     for each, shape in dims.items():
         for axis, name in enumerate(shape):
             if not isinstance(name, int):
-                axes, *_ = together.setdefault(name or (each, axis), ({}, shapes[each][axis], name))
-                axes.setdefault(each, []).append(axis)
+                places, *_ = together.setdefault(
+                    name or (each, axis), ([], shapes[each][axis], name)
+                )
+                places.append((each, axis))
     return list(together.values())
 
 
 def _compute(node, arguments, count):
     """Return the outputs of a node of which all inputs are constants."""
     names = [f"input{number}" for number in range(len(arguments))]
-    variables = [{"op": "null", "name": name, "inputs": []} for name in names]
-    node = {**node, "inputs": [[number, 0, 0] for number in range(len(names))]}
-    graph = {
-        "nodes": [*variables, node],
-        "arg_nodes": list(range(len(names))),
-        "heads": [[len(names), output, 0] for output in range(count)],
-        "attrs": {"mxnet_version": ["int", 10901]},
-    }
+    nodes = [{"op": "null", "name": name, "inputs": []} for name in names]
+    nodes.append({**node, "inputs": [[number, 0, 0] for number in range(len(names))]})
+    heads = [[len(names), output, 0] for output in range(count)]
+    graph = {"nodes": nodes, "arg_nodes": list(range(len(names))), "heads": heads}
+    graph["attrs"] = {"mxnet_version": ["int", 10901]}
     symbol = mx.sym.load_json(json.dumps(graph))
-    arrays = {
-        name: mx.nd.array(each.value, dtype=each.dtype) for name, each in zip(names, arguments)
-    }
+    arrays = {n: mx.nd.array(each.value, dtype=each.dtype) for n, each in zip(names, arguments)}
     states = {name: arrays.pop(name) for name in symbol.list_auxiliary_states()}
     executor = symbol.bind(mx.cpu(), arrays, aux_states=states, grad_req="null")
     return [output.asnumpy() for output in executor.forward(is_train=False)]
@@ -256,72 +252,52 @@ def plain_name(name):
 def build(symbol, params, shapes, dtypes, dims=None):
     """Return the ONNX model of what a symbol computes when it predicts.
 
-    Parameters
-    ----------
-    symbol : mxnet.symbol.Symbol
-        The network.
-    params : dict of str to mxnet.nd.NDArray
-        Its parameters and auxiliary states.
-    shapes, dtypes : dict
-        The shape (a tuple of int) and dtype of each input, by name.
-    dims : dict, optional
-        Inputs of several shapes: by name, a tuple that has a name (str) or None for each size that
-        may be another.
-
-    Returns
-    -------
-    onnx.ModelProto
-
-    Raises
-    ------
-    NotImplementedError
-        ONNX has no words for an operator, which the message names.
+    `shapes` and `dtypes` are those of the inputs, by name, and so are `dims`: tuples that have a
+    name (str) or None for each size that may be another.
     """
-    dims = dims or {}
     internals = symbol.get_internals()
     graph = json.loads(internals.tojson())
     nodes, places = graph["nodes"], [tuple(place[:2]) for place in graph["heads"]]
     heads = [tuple(head[:2]) for head in json.loads(symbol.tojson())["heads"]]
-    needed = needed_nodes(nodes, heads)
+    needed = sorted(needed_nodes(nodes, heads))
     if unknown := sorted({nodes[index]["op"] for index in needed} - {"null", *TRANSLATIONS}):
         raise NotImplementedError(f"ONNX has no words for {', '.join(unknown)}")
-    found = _infer_open(internals, params, shapes, dtypes, dims)
+    found = dict(zip(places, _infer_open(internals, params, shapes, dtypes, dims or {})))
+    names = dict(zip(places, internals.list_outputs()))
 
-    g, tensors = Graph(), {}
-    for index in sorted(needed):
-        node, numbers = nodes[index], [i for i, place in enumerate(places) if place[0] == index]
-        g.owner = node["name"]
+    g, tensors, inputs = Graph(), {}, {}
+    for index in needed:
+        node, numbers = nodes[index], [place for place in places if place[0] == index]
+        g.owner, op = node["name"], node["op"]
+        g.outputs = [
+            (tuple(size if isinstance(size, int) else None for size in shape), dtype)
+            for shape, dtype in map(found.get, numbers)
+        ]
         try:
-            g.outputs = [(_fixed(found[i][0]), found[i][1]) for i in numbers]
             arguments = [_look_up(tensors, nodes, place) for place in node_inputs(node)]
-            if node["op"] == "null":
+            if op == "null":
                 results = [_variable(g, params)]
-            elif node["op"] not in RANDOM and _is_constant(g, arguments):
+            elif op not in RANDOM and _is_constant(g, arguments):
                 results = _compute(node, arguments, len(numbers))
             else:
-                results = TRANSLATIONS[node["op"]](g, parse(node.get("attrs", {})), *arguments)
+                results = TRANSLATIONS[op](g, parse(node.get("attrs", {})), *arguments)
         except NotImplementedError as error:
-            operator = f"{node['op']} ({node['name']})"
-            raise NotImplementedError(f"ONNX has no words for {operator} with {error}") from None
+            words = f"ONNX has no words for {op} ({g.owner}) with {error}"
+            raise NotImplementedError(words) from None
         results = results if isinstance(results, (list, tuple)) else [results]
-        for output, (number, result) in enumerate(zip(numbers, results)):
-            shape, dtype = g.outputs[output]
-            result = tensors[index, output] = g.cast(g.tensor(result), dtype)
+        for place, (shape, dtype), result in zip(numbers, g.outputs, results):
+            result = tensors[place] = g.cast(g.tensor(result), dtype)
             if result.value is None:
                 result.shape = shape
                 if result.name.startswith(f"{g.owner}/"):
-                    result.name = plain_name(internals[number].list_outputs()[0])
-    names = [plain_name(name) for name in symbol.list_outputs()]
-    outputs = [(name, _look_up(tensors, nodes, head)) for name, head in zip(names, heads)]
-    inputs = [tensors[index, 0] for index in sorted(needed) if nodes[index]["name"] in shapes]
-    sizes = {place: shape for place, (shape, _) in zip(places, found)}
-    ends = [sizes[head] for head in heads]
-    begins = [sizes[index, 0] for index in sorted(needed) if nodes[index]["name"] in shapes]
-    return _serialize(g, inputs, outputs, begins, ends)
-
-
-def _fixed(shape):
-    return tuple(size if isinstance(size, int) else None for size in shape)
+                    result.name = plain_name(names[place])
+        if g.owner in shapes:
+            inputs[tensors[index, 0]] = found[index, 0][0]
+    outputs = [
+        (plain_name(name), _look_up(tensors, nodes, head), found[head][0])
+        for name, head in zip(symbol.list_outputs(), heads)
+    ]
+    return _serialize(g, inputs, outputs)
 
 
 def _look_up(tensors, nodes, place):
@@ -344,15 +320,15 @@ def _is_constant(g, arguments):
     return arguments and is_fixed and all(each.value is not None for each in arguments)
 
 
-def _serialize(g, inputs, outputs, input_shapes, output_shapes):
+def _serialize(g, inputs, outputs):
     """Name all tensors, and write the graph down."""
-    ends = []
-    for name, tensor in outputs:
+    ends = {}
+    for name, tensor, shape in outputs:
         if tensor in inputs or tensor in ends or tensor.value is not None:
             g.owner = name
             tensor = g.Identity(tensor)
         tensor.name = name
-        ends.append(tensor)
+        ends[tensor] = shape
     used = [tensor for _, sources, _, _ in g.nodes for tensor in sources if tensor is not None]
     constants = list(dict.fromkeys(tensor for tensor in used if tensor.value is not None))
     results = [tensor for _, _, tensors, _ in g.nodes for tensor in tensors]
@@ -363,31 +339,25 @@ def _serialize(g, inputs, outputs, input_shapes, output_shapes):
             number += 1
             tensor.name = f"{name}_{number}"
         taken.add(tensor.name)
-    graph = helper.make_graph(
+    nodes = []
+    for op, sources, targets, attrs in g.nodes:
+        names = [[tensor.name if tensor else "" for tensor in each] for each in (sources, targets)]
+        nodes.append(helper.make_node(op, *names, name=targets[0].name, **attrs))
+    values = [
         [
-            helper.make_node(
-                op,
-                [tensor.name if tensor else "" for tensor in sources],
-                [tensor.name for tensor in targets],
-                name=targets[0].name,
-                **attrs,
+            helper.make_tensor_value_info(
+                tensor.name, helper.np_dtype_to_tensor_dtype(tensor.dtype), shape
             )
-            for op, sources, targets, attrs in g.nodes
-        ],
-        "mxnet",
-        list(map(_describe, inputs, input_shapes)),
-        list(map(_describe, ends, output_shapes)),
-        [numpy_helper.from_array(tensor.value, tensor.name) for tensor in constants],
-    )
+            for tensor, shape in each.items()
+        ]
+        for each in (inputs, ends)
+    ]
+    arrays = [numpy_helper.from_array(tensor.value, tensor.name) for tensor in constants]
     opset = helper.make_opsetid("", OPERATOR_SET)
+    graph = helper.make_graph(nodes, "mxnet", *values, arrays)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
-
-
-def _describe(tensor, shape):
-    kind = helper.np_dtype_to_tensor_dtype(tensor.dtype)
-    return helper.make_tensor_value_info(tensor.name, kind, shape)
 
 
 def export_model(
@@ -454,16 +424,9 @@ def export_model(
             f"the network has {len(names)} inputs that are no parameters ({', '.join(names)}), "
             f"and there are {len(in_shapes)} shapes and {len(in_types)} types"
         )
-    dims = None
-    if dynamic:
-        dims = dynamic_input_shapes or [(None,) * len(shape) for shape in in_shapes]
-    model = build(
-        sym,
-        params,
-        dict(zip(names, map(tuple, in_shapes))),
-        dict(zip(names, in_types)),
-        dims and dict(zip(names, map(tuple, dims))),
-    )
+    dims = dynamic_input_shapes or [(None,) * len(shape) for shape in in_shapes]
+    shapes, types, dims = (dict(zip(names, each)) for each in (in_shapes, in_types, dims))
+    model = build(sym, params, shapes, types, dims if dynamic else None)
     with open(onnx_file_path, "wb") as file:
         file.write(model.SerializeToString())
     return onnx_file_path
@@ -473,15 +436,13 @@ def mend():
     """Put `export_model` in the place of MXNet's own, and `onnx.mapping` back for its importer."""
     is_there = "onnx.mapping" in sys.modules  # put back by somebody else, and with no spec
     if not is_there and not importlib.util.find_spec("onnx.mapping"):
-        types_ = {
-            each: helper.tensor_dtype_to_np_dtype(each) for each in helper.get_all_tensor_dtypes()
-        }
-        mapping = types.ModuleType("onnx.mapping")
-        mapping.TENSOR_TYPE_TO_NP_TYPE = types_
+        numbers = helper.get_all_tensor_dtypes()
+        dtypes = {number: helper.tensor_dtype_to_np_dtype(number) for number in numbers}
+        mapping = onnx.mapping = sys.modules["onnx.mapping"] = types.ModuleType("onnx.mapping")
+        mapping.TENSOR_TYPE_TO_NP_TYPE = dtypes
         mapping.NP_TYPE_TO_TENSOR_TYPE = {
-            dtype: helper.np_dtype_to_tensor_dtype(dtype) for dtype in types_.values()
+            dtype: helper.np_dtype_to_tensor_dtype(dtype) for dtype in dtypes.values()
         }
-        onnx.mapping = sys.modules["onnx.mapping"] = mapping
     for module in (mx.onnx.mx2onnx._export_model, mx.onnx.mx2onnx, mx.onnx):
         module.export_model = export_model
         module.get_operator_support = lambda opset_version=None: sorted(TRANSLATIONS)
