@@ -8,6 +8,7 @@ pictures and on zeros; the file is written only if they agree.
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Optional, Union
@@ -20,8 +21,15 @@ from . import onnx_graph
 from .board.files import atomic_write
 from .checkpoints import inputs_of, load_checkpoint, prefix_of
 
+try:
+    import onnxruntime
+except ImportError:  # there is none for Python 3.15 yet
+    onnxruntime, JUDGE = None, "onnx's own evaluator"
+    ADVICE = ". It is slow, and wrong for some operators: pip install onnxruntime"
+else:
+    JUDGE, ADVICE = f"ONNX Runtime {onnxruntime.__version__}", ""
+
 TOLERANCE = 1e-4  # of the largest value: rounding in float32 stays well below
-OWN_EVALUATOR = "onnx's own evaluator"
 BATCH_SIZE = 3  # of what is compared, where it may be any
 WEIGHTED = {"Convolution", "Deconvolution", "FullyConnected", "RNN", "Embedding"}
 
@@ -75,8 +83,8 @@ def export(
     model = build(net, params, shapes)
     difference = compare(model, net, params, shapes)
     if not difference < TOLERANCE:
-        words = f"{judge_name()} and MXNet differ by {difference:.1g} of the largest value"
-        raise MismatchError(f"not written: {words}{_advice()}")
+        words = f"{JUDGE} and MXNet differ by {difference:.1g} of the largest value"
+        raise MismatchError(f"not written: {words}{ADVICE}")
     with atomic_write([Path(path)]) as [part]:
         part.write_bytes(model.SerializeToString())
     return difference
@@ -125,19 +133,14 @@ def compare(model, symbol, params, shapes):
     sizes. Pixels go up to 255 where the network begins with scaling them; elsewhere such pixels
     would be far from any that it was trained on, and rounding would count for more.
     """
-    run, rng, differences = (
-        _onnxruntime_of(model) or _evaluator_of(model),
-        np.random.default_rng(0),
-        [0],
-    )
+    run, rng, differences = _runner(model), np.random.default_rng(0), [0]
     for size, is_random in ((BATCH_SIZE, True), (1, False)):
         sizes = _with_sizes(shapes, size)
         batch = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
         for name, rows in batch.items():
-            if is_random and _scales(symbol, name):
-                rows[...] = rng.integers(256, size=rows.shape)
-            elif is_random:
-                rows[...] = rng.normal(size=rows.shape)
+            if is_random:
+                drawn = rng.integers(256, size=rows.shape), rng.normal(size=rows.shape)
+                rows[...] = drawn[_is_weighted(symbol, name)]
         for expected, found in zip(mxnet_of(symbol, params, sizes)(batch), run(batch)):
             if expected.shape != found.shape:
                 raise MismatchError(
@@ -149,53 +152,34 @@ def compare(model, symbol, params, shapes):
     return float(np.max(differences))  # which is NaN if one is
 
 
-def _scales(symbol, name):
-    """Tell whether a network begins with anything but a layer that has weights for pixels."""
+def _is_weighted(symbol, name):
+    """Tell whether the first layer that reads an input has weights for it."""
     nodes = json.loads(symbol.tojson())["nodes"]
-    index = next(index for index, node in enumerate(nodes) if node["name"] == name)
-    first = next(
-        (each["op"] for each in nodes if [index, 0] in [i[:2] for i in each["inputs"]]), ""
-    )
-    return first not in WEIGHTED
+    index = [node["name"] for node in nodes].index(name)
+    readers = [
+        node["op"] for node in nodes if [index, 0] in [place[:2] for place in node["inputs"]]
+    ]
+    return readers[0] in WEIGHTED if readers else False
 
 
-def _onnxruntime_of(model):
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda batch: session.run(None, batch)
-
-
-def _evaluator_of(model):
+def _runner(model):
+    """Return a function that computes ONNX for a batch, by input."""
+    content = model.SerializeToString()
+    if onnxruntime is not None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        providers = {"providers": ["CPUExecutionProvider"]}
+        session = onnxruntime.InferenceSession(content, options, **providers)
+        return lambda batch: session.run(None, batch)
     from onnx.reference import ReferenceEvaluator
 
     def run(batch):
         try:
             return ReferenceEvaluator(model).run(None, batch)
         except (ValueError, RuntimeError, NotImplementedError) as error:
-            raise MismatchError(f"not written: {judge_name()} cannot run it{_advice()}") from error
+            raise MismatchError(f"not written: {JUDGE} cannot run it{ADVICE}") from error
 
     return run
-
-
-def judge_name():
-    """Name what computes ONNX here."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return OWN_EVALUATOR
-    return f"ONNX Runtime {onnxruntime.__version__}"
-
-
-def _advice():
-    own = judge_name() == OWN_EVALUATOR
-    return ". It is slow, and wrong for some operators: pip install onnxruntime" if own else ""
 
 
 def mxnet_of(symbol, params, shapes):
@@ -215,13 +199,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _shape(text):
-    try:
-        shape = tuple(int(size) for size in text.split(","))
-    except ValueError:
-        shape = (0,)
-    if min(shape) < 1:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise argparse.ArgumentTypeError(f"{text} is no shape such as 3,224,224")
-    return shape
+    return tuple(map(int, text.split(",")))
 
 
 def main():
@@ -248,8 +228,8 @@ def main():
         sys.exit(f"{parser.prog}: error: {error}")
     outputs = map(onnx_graph.plain_name, symbol.list_outputs())
     print(f"{path}: input {inputs[0]}, output {', '.join(outputs)}")
-    words = f"{judge_name()} differs from MXNet by at most {difference:.1e} of the largest value"
-    print(words + _advice())
+    words = f"{JUDGE} differs from MXNet by at most {difference:.1e} of the largest value"
+    print(words + ADVICE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -419,7 +420,7 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["export", "face", "--image-shape", "3,8,8", *arguments])
-        room.main()
+        importlib.import_module("mxcompat.export").main()
         return capsys.readouterr().out
 
     return run
@@ -437,6 +438,7 @@ def test_command_writes_the_last_parameters_or_those_of_an_epoch(command):
 
 def test_command_without_onnx_runtime_says_so(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "mxcompat.export")
     printed = command()
     assert "onnx's own evaluator" in printed and "pip install onnxruntime" in printed
 
