@@ -553,14 +553,12 @@ def _reshape(g, a, x):
     while codes:
         code = codes.pop(0)
         if code == -2:  # all that are left
-            result, sizes = result + sizes, []
+            result += sizes
         elif code == -3:  # two as one
             result.append(sizes.pop(0) * sizes.pop(0))
         elif code == -4:  # one as two
-            size, parts = sizes.pop(0), [codes.pop(0), codes.pop(0)]
-            if -1 in parts:
-                parts[parts.index(-1)] = size // -math.prod(parts)
-            result += parts
+            sizes.pop(0)
+            result += codes.pop(0), codes.pop(0)
         else:
             size = sizes.pop(0) if sizes else None
             result.append(size if code == 0 else code)
@@ -720,15 +718,15 @@ def _join(g, tensors, axis):
     return g.Concat(*(g.Unsqueeze(each, [axis]) for each in tensors), axis=axis)
 
 
+@translates("_image_to_tensor")
+def _image_to_tensor(g, a, x):
+    return g.transpose(g.cast(x, np.float32), *([2, 0, 1] if x.rank == 3 else [0, 3, 1, 2])) / 255
+
+
 @translates("smooth_l1")
 def _smooth_l1(g, a, x):
     square = float(a.get("scalar", 1)) ** 2
     return g.Where(abs(x) < 1 / square, x * x * (0.5 * square), abs(x) - 0.5 / square)
-
-
-@translates("_image_to_tensor")
-def _image_to_tensor(g, a, x):
-    return g.transpose(g.cast(x, np.float32), *([2, 0, 1] if x.rank == 3 else [0, 3, 1, 2])) / 255
 
 
 @translates("_image_normalize")
@@ -853,10 +851,8 @@ RECURRENT = {  # in ONNX, and MXNet's gates in ONNX's order
 
 @translates("RNN")
 def _rnn(g, a, x, weights, *states):
-    if a.get("use_sequence_length") or a.get("projection_size"):
-        refuse("use_sequence_length or projection_size")
-    if a.get("lstm_state_clip_min") is not None:
-        refuse("clipped states")
+    if any(a.get(n) for n in ("use_sequence_length", "projection_size", "lstm_state_clip_max")):
+        refuse("use_sequence_length, projection_size or clipped states")
     op, order = RECURRENT[a["mode"]]
     directions, layers = 1 + bool(a.get("bidirectional")), a.get("num_layers", 1)
     size, gates, both = a["state_size"], len(order), range(directions)

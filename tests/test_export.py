@@ -79,7 +79,7 @@ def find(x, **options):
 
 def detect(x, **options):
     boxes, anchors = S.slice_axis(x, axis=1, begin=0, end=4), S.sort(V("w", shape=(1, 9, 4))) / 2
-    return C.MultiBoxDetection(S.softmax(x, axis=1), boxes.flatten() * 4 - 4, anchors, **options)
+    return C.MultiBoxDetection(S.softmax(x, axis=1), boxes.flatten() - 1, anchors, **options)
 
 
 # Pictures of 0.5 to 1.5, in batches of any size.
@@ -197,6 +197,7 @@ SHAPED = {
     "box_decode": ((2, 6, 4), lambda x: C.box_decode(x, V("w", shape=(1, 6, 4)), std2=0.2)),
     "MultiBoxPrior": (PICTURE, lambda x: C.MultiBoxPrior(x, sizes=(0.2, 0.4), ratios=(1, 2))),
     "MultiBoxDetection": ((2, 5, 9), lambda x: detect(x, nms_topk=5)),
+    "MultiBoxDetection beyond the picture": ((2, 5, 9), lambda x: detect(x * 9)),
     "MultiBoxDetection without classes": ((2, 5, 9), lambda x: detect(x, force_suppress=True)),
 }
 # Batches of one size: another would not fit.
