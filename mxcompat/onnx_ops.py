@@ -6,6 +6,7 @@ constants. Operators of object detection are in `onnx_detection`.
 """
 
 import math
+from functools import partial
 
 import mxnet as mx
 import numpy as np
@@ -18,14 +19,15 @@ TRANSLATIONS = {}
 LAST = 2**31 - 1  # the end of an axis of any size
 
 
-def translates(*names):
+def register(table):
+    """Add translations; a key is the names of one or several operators."""
+    for names, translation in table.items():
+        TRANSLATIONS.update(dict.fromkeys(names.split(), translation))
+
+
+def translates(names):
     """Register a function as the translation of these operators."""
-
-    def register(function):
-        TRANSLATIONS.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+    return lambda function: register({names: function}) or function
 
 
 def refuse(what):
@@ -77,24 +79,14 @@ UNARY = {
     "rint": lambda g, x: g.Ceil(x - 0.5),  # halves down
     **dict.fromkeys(("fix", "trunc"), lambda g, x: g.Sign(x) * g.Floor(abs(x))),
 }
+
+
+def _unary(function, g, a, x):
+    return function(g, g.cast(x, g.outputs[0][1]))
+
+
 for _name, _function in UNARY.items():
-    for _prefix in ("", "_npi_", "_npx_"):
-        TRANSLATIONS[_prefix + _name] = lambda g, a, x, function=_function: function(
-            g, g.cast(x, g.outputs[0][1])
-        )
-# The graph casts all outputs.
-UNCHANGED = ("Cast", "amp_cast", "_npi_cast", "_npx_cast", "_copy", "identity", "BlockGrad")
-TRANSLATIONS.update(dict.fromkeys((*UNCHANGED, "make_loss", *HEADS), lambda g, a, x: x))
-TRANSLATIONS.update(
-    **dict.fromkeys(("logical_not", "_npi_logical_not"), lambda g, a, x: ~g.cast(x, bool)),
-    zeros_like=lambda g, a, x: _filled(g, 0, x, g.Shape(x)),
-    ones_like=lambda g, a, x: _filled(g, 1, x, g.Shape(x)),
-    shape_array=lambda g, a, x: g.Shape(x),
-    size_array=lambda g, a, x: g.reshape(g.Size(x), 1),
-    _contrib_div_sqrt_dim=lambda g, a, x: x / g.Sqrt(g.cast(g.tensor([g.dim(x, -1)]), x.dtype)),
-    Flatten=lambda g, a, x: g.Flatten(x),
-    LogisticRegressionOutput=lambda g, a, x: g.Sigmoid(x),
-)
+    register({f"{_name} _npi_{_name} _npx_{_name}": partial(_unary, _function)})
 
 # Of two inputs, or one and a number: the names that MXNet's operators are made from.
 
@@ -106,15 +98,15 @@ def _modulo(g, x, y):
     return g.Where(g.Equal(y, 0), 0, remainder)
 
 
-def _logical(op):
-    return lambda g, x, y: g.node(op, g.cast(x, bool), g.cast(y, bool))
+def _logical(op, g, x, y):
+    return g.node(op, g.cast(x, bool), g.cast(y, bool))
 
 
 ARITHMETIC = {
-    **dict.fromkeys(("add", "plus", "grad_add"), _op("Add")),
-    **dict.fromkeys(("sub", "minus", "subtract"), _op("Sub")),
-    **dict.fromkeys(("mul", "multiply"), _op("Mul")),
-    **dict.fromkeys(("div", "true_divide"), _op("Div")),
+    "add plus grad_add": _op("Add"),
+    "sub minus subtract": _op("Sub"),
+    "mul multiply": _op("Mul"),
+    "div true_divide": _op("Div"),
     "power": _op("Pow"),
     "mod": _modulo,
     "maximum": _op("Max"),
@@ -126,31 +118,35 @@ COMPARISONS = {
     "not_equal": lambda g, x, y: ~g.Equal(x, y),
     "greater": _op("Greater"),
     "greater_equal": _op("GreaterOrEqual"),
-    **dict.fromkeys(("lesser", "less"), _op("Less")),
-    **dict.fromkeys(("lesser_equal", "less_equal"), _op("LessOrEqual")),
-    **{f"logical_{name}": _logical(name.capitalize()) for name in ("and", "or", "xor")},
+    "lesser less": _op("Less"),
+    "lesser_equal less_equal": _op("LessOrEqual"),
+    **{f"logical_{name}": partial(_logical, name.capitalize()) for name in ("and", "or", "xor")},
 }
 
 
-def _register_binary(name, function):
+def _register_binary(name, function, is_arithmetic):
     def translate(g, a, x, y):
-        dtype = g.outputs[0][1] if name in ARITHMETIC else np.result_type(x.dtype, y.dtype)
+        dtype = g.outputs[0][1] if is_arithmetic else np.result_type(x.dtype, y.dtype)
         return function(g, g.cast(x, dtype), g.cast(y, dtype))
 
     def with_scalar(g, a, x, is_reversed=False):
-        x = g.cast(x, g.outputs[0][1] if name in ARITHMETIC else x.dtype)
+        x = g.cast(x, g.outputs[0][1] if is_arithmetic else x.dtype)
         scalar = g.tensor(float(a["scalar"]), x.dtype)
         return function(g, scalar, x) if is_reversed else function(g, x, scalar)
 
-    for prefix in ("_", "elemwise_", "broadcast_", "_npi_"):
-        TRANSLATIONS[prefix + name] = translate
-    for prefix in ("_", "_npi_"):
-        TRANSLATIONS[f"{prefix}{name}_scalar"] = with_scalar
-        TRANSLATIONS[f"{prefix}r{name}_scalar"] = lambda g, a, x: with_scalar(g, a, x, True)
+    register(
+        {
+            f"_{name} elemwise_{name} broadcast_{name} _npi_{name}": translate,
+            f"_{name}_scalar _npi_{name}_scalar": with_scalar,
+            f"_r{name}_scalar _npi_r{name}_scalar": lambda g, a, x: with_scalar(g, a, x, True),
+        }
+    )
 
 
-for _name, _function in {**ARITHMETIC, **COMPARISONS}.items():
-    _register_binary(_name, _function)
+for _table in (ARITHMETIC, COMPARISONS):
+    for _names, _function in _table.items():
+        for _name in _names.split():
+            _register_binary(_name, _function, _table is ARITHMETIC)
 
 # Layers
 
@@ -188,7 +184,7 @@ def _fully_connected(g, a, x, weight, bias=None):
     return product if bias is None else product + bias
 
 
-@translates("BatchNorm", "BatchNorm_v1", "_contrib_SyncBatchNorm")
+@translates("BatchNorm BatchNorm_v1 _contrib_SyncBatchNorm")
 def _batch_norm(g, a, x, gamma, *others):
     if a.get("fix_gamma", True):
         gamma = np.ones(gamma.shape, x.dtype)  # whatever is stored
@@ -266,29 +262,6 @@ def _softmax(op, g, a, x, length=None, sign=1):
     is_inside = places < g.Unsqueeze(g.cast(length, np.int64), [axis])
     scores = g.Where(is_inside, scores, float(np.finfo(x.dtype).min))
     return g.node(op, scores, axis=axis) * g.cast(is_inside, x.dtype)
-
-
-@translates("SoftmaxOutput", "SoftmaxActivation")
-def _softmax_output(g, a, x):
-    # Of maps, unless told otherwise, oneDNN takes the last axis.
-    by_channel = a.get("multi_output") or a.get("mode") == "channel"
-    return g.Softmax(x, axis=1 if by_channel else -1)
-
-
-TRANSLATIONS.update(
-    **dict.fromkeys(
-        ("Convolution", "Convolution_v1"), lambda g, a, x, *w: g.Conv(x, *w, **_window(a, x))
-    ),
-    _contrib_BatchNormWithReLU=lambda g, a, *inputs: g.Relu(_batch_norm(g, a, *inputs)),
-    InstanceNorm=_instance_norm,
-    Activation=lambda g, a, x: TRANSLATIONS[a["act_type"]](g, a, x),
-    hard_sigmoid=lambda g, a, x: g.HardSigmoid(
-        x, alpha=float(a.get("alpha", 0.2)), beta=float(a.get("beta", 0.5))
-    ),
-    softmax=lambda *inputs: _softmax("Softmax", *inputs),
-    softmin=lambda *inputs: _softmax("Softmax", *inputs, sign=-1),
-    log_softmax=lambda *inputs: _softmax("LogSoftmax", *inputs),
-)
 
 
 @translates("Pooling")
@@ -401,19 +374,11 @@ def _reduced_axes(a, x, name="axis"):
     return axes or list(range(x.rank))
 
 
-def _reduction(op, instead_of_nan=None):
-    def translate(g, a, x):
-        values = g.cast(x, g.outputs[0][1])
-        if instead_of_nan is not None:
-            values = g.Where(g.IsNaN(values), instead_of_nan, values)
-        return _reduce(g, op, values, _reduced_axes(a, x), a.get("keepdims"))
-
-    return translate
-
-
-for _name in ("sum", "mean", "prod", "max", "min"):
-    for _prefix in ("", "_np_", "_npi_"):
-        TRANSLATIONS[_prefix + _name] = _reduction(f"Reduce{_name.capitalize()}")
+def _reduction(op, g, a, x, instead_of_nan=None):
+    values = g.cast(x, g.outputs[0][1])
+    if instead_of_nan is not None:
+        values = g.Where(g.IsNaN(values), instead_of_nan, values)
+    return _reduce(g, op, values, _reduced_axes(a, x), a.get("keepdims"))
 
 
 @translates("moments")
@@ -438,15 +403,6 @@ def _cumsum(g, a, x):
     terms = g.cast(g.reshape(x, -1) if a.get("axis") is None else x, dtype)
     return g.CumSum(terms, np.array(a.get("axis") or 0))
 
-
-TRANSLATIONS.update(
-    nansum=_reduction("ReduceSum", 0),
-    nanprod=_reduction("ReduceProd", 1),
-    norm=lambda g, a, x: _reduction(f"ReduceL{a.get('ord', 2)}")(g, a, x),
-    **dict.fromkeys(("argmax", "_npi_argmax"), lambda *inputs: _best("ArgMax", *inputs)),
-    **dict.fromkeys(("argmin", "_npi_argmin"), lambda *inputs: _best("ArgMin", *inputs)),
-    argmax_channel=lambda g, a, x: _best("ArgMax", g, {"axis": 1}, x),
-)
 
 # Sorting and picking
 
@@ -479,13 +435,13 @@ def _inside(g, indices, size, mode):
     return g.Mod(indices, size) if mode == "wrap" else indices
 
 
-@translates("take", "_npi_take")
+@translates("take _npi_take")
 def _take(g, a, x, indices):
     axis = a.get("axis", 0)
     return g.Gather(x, _inside(g, indices, g.dim(x, axis), a.get("mode", "clip")), axis=axis)
 
 
-@translates("pick", "batch_take")
+@translates("pick batch_take")
 def _pick(g, a, x, indices):
     axis = -1 if a.get("axis") is None else a["axis"]
     places = _inside(g, indices, g.dim(x, axis), a.get("mode", "clip"))
@@ -508,7 +464,7 @@ def _places(g, indices):
     return g.transpose(g.cast(indices, np.int64), *range(1, indices.rank), 0)
 
 
-@translates("where", "_npi_where")
+@translates("where _npi_where")
 def _where(g, a, condition, x, y):
     by_row = condition.rank == 1 < x.rank
     condition = g.cast(condition, bool)
@@ -528,16 +484,6 @@ def _diag(g, a, x):
     x = g.reshape(g.transpose(x, *others, *axes), *[0] * len(others), -1)
     return g.Gather(x, places, axis=len(others))
 
-
-TRANSLATIONS.update(
-    sort=lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[:1],
-    argsort=lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[1:],
-    Embedding=lambda g, a, indices, weight: _take(g, {}, weight, indices),
-    gather_nd=lambda g, a, x, indices: g.GatherND(x, _places(g, indices)),
-    scatter_nd=lambda g, a, x, indices: g.ScatterND(
-        np.zeros(as_tuple(a["shape"]), x.dtype), _places(g, indices), x
-    ),
-)
 
 # Shapes
 
@@ -572,7 +518,7 @@ def _reshape_like(g, a, x, like):
     return g.reshape(x, *sizes[:begin], *middle, *([] if end is None else sizes[end:]))
 
 
-@translates("squeeze", "_np_squeeze")
+@translates("squeeze _np_squeeze")
 def _squeeze(g, a, x):
     axes = _axes(a.get("axis"), x.rank) or [i for i, size in enumerate(x.shape) if size == 1]
     if len(axes) == x.rank and g.outputs[0][0]:
@@ -580,7 +526,7 @@ def _squeeze(g, a, x):
     return g.Squeeze(x, axes) if axes else x
 
 
-@translates("SliceChannel", "_split_v2")
+@translates("SliceChannel _split_v2")
 def _split(g, a, x):
     axis, count = a.get("axis", 1), a.get("num_outputs", a.get("sections", 0))
     size = g.size(x, axis)
@@ -622,7 +568,7 @@ def _pad(g, a, x):
     return g.Pad(x, [*widths[::2], *widths[1::2]], value, mode=mode)
 
 
-@translates("reverse", "_npi_flip")
+@translates("reverse _npi_flip")
 def _reverse(g, a, x):
     axes = _axes(a["axis"], x.rank)
     begin, end, step = ([value] * len(axes) for value in (LAST, -LAST, -1))
@@ -675,54 +621,6 @@ def _full(g, value):
     return np.full([1 if size is None else size for size in shape], value, dtype)
 
 
-for _name in ("_arange", "_eye", "_linspace"):
-    TRANSLATIONS[_name] = lambda g, a, op=_name: getattr(mx.nd._internal, op)(**a).asnumpy()
-TRANSLATIONS.update(
-    _zeros=lambda g, a: _full(g, 0),
-    _ones=lambda g, a: _full(g, 1),
-    _full=lambda g, a: _full(g, a["value"]),
-    **dict.fromkeys(
-        ("expand_dims", "_npi_expand_dims"), lambda g, a, x: g.Unsqueeze(x, [a["axis"]])
-    ),
-    **dict.fromkeys(
-        ("transpose", "_np_transpose"),
-        lambda g, a, x: g.Transpose(x, perm=_axes(a.get("axes"), x.rank) or None),
-    ),
-    _np_reshape=lambda g, a, x: g.reshape(x, *as_tuple(a["newshape"])),
-    SwapAxis=lambda g, a, x: _swap(g, x, a.get("dim1", 0), a.get("dim2", 0)),
-    **dict.fromkeys(
-        ("Concat", "_rnn_param_concat", "_npi_concatenate"),
-        lambda g, a, *inputs: g.Concat(*inputs, axis=a.get("dim", a.get("axis", 1))),
-    ),
-    **dict.fromkeys(
-        ("stack", "_npi_stack"), lambda g, a, *inputs: _join(g, inputs, a.get("axis", 0))
-    ),
-    slice_axis=lambda g, a, x: g.Slice(
-        x, [a["begin"]], [LAST if a.get("end") is None else a["end"]], [a["axis"]]
-    ),
-    # Expanding by 1 keeps a size, which is what MXNet's 0 asks for.
-    **dict.fromkeys(
-        ("broadcast_to", "_npi_broadcast_to"),
-        lambda g, a, x: g.Expand(x, [size or 1 for size in as_tuple(a["shape"])]),
-    ),
-    broadcast_axis=lambda g, a, x: _expand(g, x, a.get("axis"), as_tuple(a.get("size"))),
-    depth_to_space=lambda g, a, x: g.DepthToSpace(x, blocksize=a["block_size"]),
-    space_to_depth=lambda g, a, x: g.SpaceToDepth(x, blocksize=a["block_size"]),
-    add_n=lambda g, a, *inputs: g.Sum(*inputs),
-    Dropout=lambda g, a, x: x if a.get("mode", "training") == "training" else refuse("its mode"),
-    clip=lambda g, a, x: g.Min(g.Max(x, float(a["a_min"])), float(a["a_max"])),
-)
-
-
-def _join(g, tensors, axis):
-    return g.Concat(*(g.Unsqueeze(each, [axis]) for each in tensors), axis=axis)
-
-
-@translates("_image_to_tensor")
-def _image_to_tensor(g, a, x):
-    return g.transpose(g.cast(x, np.float32), *([2, 0, 1] if x.rank == 3 else [0, 3, 1, 2])) / 255
-
-
 @translates("smooth_l1")
 def _smooth_l1(g, a, x):
     square = float(a.get("scalar", 1)) ** 2
@@ -752,29 +650,18 @@ def _dot(g, a, x, y):
     return g.reshape(g.MatMul(x, y), *sizes or [1])
 
 
-@translates("_np_dot")
-def _numpy_dot(g, a, x, y):
-    return _dot(g, {}, x, y) if y.rank < 3 else refuse("more than two axes")
-
-
-@translates("batch_dot", "_npi_matmul")
+@translates("batch_dot _npi_matmul")
 def _batch_dot(g, a, x, y):
     x = _swap(g, x, -2, -1) if a.get("transpose_a") else x
     return g.MatMul(x, _swap(g, y, -2, -1) if a.get("transpose_b") else y)
 
 
-@translates("_linalg_gemm2", "_linalg_gemm")
+@translates("_linalg_gemm2 _linalg_gemm")
 def _gemm(g, a, x, y, added=None):
     if a.get("axis", -2) not in (-2, x.rank - 2):
         refuse("its axis")
     product = _batch_dot(g, a, x, y) * float(a.get("alpha", 1))
     return product if added is None else product + added * float(a.get("beta", 1))
-
-
-@translates("_linalg_syrk")
-def _syrk(g, a, x):
-    options = {"transpose_a": a.get("transpose"), "transpose_b": not a.get("transpose")}
-    return _gemm(g, {**a, **options}, x, x)
 
 
 def _part(g, x, heads, parts, part):
@@ -801,13 +688,6 @@ def _attend(g, a, x, attention, parts):
     return g.reshape(values, length, batch, -1)
 
 
-TRANSLATIONS.update(
-    _contrib_interleaved_matmul_selfatt_qk=lambda g, a, x: _score(g, a, x, x, (3, 0), (3, 1)),
-    _contrib_interleaved_matmul_encdec_qk=lambda g, a, x, y: _score(g, a, x, y, (1, 0), (2, 0)),
-    _contrib_interleaved_matmul_selfatt_valatt=lambda g, a, *inputs: _attend(g, a, *inputs, 3),
-    _contrib_interleaved_matmul_encdec_valatt=lambda g, a, *inputs: _attend(g, a, *inputs, 2),
-)
-
 # Sequences
 
 
@@ -827,11 +707,6 @@ def _sequence_mask(g, a, x, *lengths):
     is_inside = places < g.Unsqueeze(_lengths(g, a, x, lengths), [axis])
     is_inside = g.Unsqueeze(is_inside, list(range(2, x.rank))) if x.rank > 2 else is_inside
     return g.Where(is_inside, x, float(a.get("value", 0)))
-
-
-@translates("SequenceReverse")
-def _sequence_reverse(g, a, x, *lengths):
-    return g.ReverseSequence(x, _lengths(g, a, x, lengths), batch_axis=1, time_axis=0)
 
 
 @translates("SequenceLast")
@@ -897,18 +772,6 @@ def _random(op, g, like, **options):
     return g.node(op, shape=shape, **options) if None not in shape else refuse("any shape")
 
 
-@translates("_random_uniform", "_random_uniform_like")
-def _uniform(g, a, *like):
-    low, high = float(a.get("low", 0)), float(a.get("high", 1))
-    return _random("RandomUniform", g, like, low=low, high=high)
-
-
-@translates("_random_normal", "_random_normal_like")
-def _normal(g, a, *like):
-    mean, scale = float(a.get("loc", 0)), float(a.get("scale", 1))
-    return _random("RandomNormal", g, like, mean=mean, scale=scale)
-
-
 @translates("_sample_multinomial")
 def _multinomial(g, a, x):
     shape = as_tuple(a.get("shape"))
@@ -916,3 +779,101 @@ def _multinomial(g, a, x):
         refuse("anything but one row of draws for each row")
     draws = g.Multinomial(g.Log(x), sample_size=(shape or (1,))[0], dtype=np.int32)
     return draws if shape else g.reshape(draws, -1)
+
+
+# What is one expression.
+EXPRESSIONS = {
+    # The graph casts all outputs.
+    "Cast amp_cast _npi_cast _npx_cast": lambda g, a, x: x,
+    "_copy identity BlockGrad make_loss " + " ".join(HEADS): lambda g, a, x: x,
+    "LogisticRegressionOutput": lambda g, a, x: g.Sigmoid(x),
+    "logical_not _npi_logical_not": lambda g, a, x: ~g.cast(x, bool),
+    "zeros_like": lambda g, a, x: _filled(g, 0, x, g.Shape(x)),
+    "ones_like": lambda g, a, x: _filled(g, 1, x, g.Shape(x)),
+    "shape_array": lambda g, a, x: g.Shape(x),
+    "size_array": lambda g, a, x: g.reshape(g.Size(x), 1),
+    "_contrib_div_sqrt_dim": lambda g, a, x: x / g.Sqrt(g.cast(g.tensor([g.dim(x, -1)]), x.dtype)),
+    "Flatten": lambda g, a, x: g.Flatten(x),
+    "Convolution Convolution_v1": lambda g, a, x, *w: g.Conv(x, *w, **_window(a, x)),
+    "_contrib_BatchNormWithReLU": lambda g, a, *inputs: g.Relu(_batch_norm(g, a, *inputs)),
+    "InstanceNorm": _instance_norm,
+    "Activation": lambda g, a, x: TRANSLATIONS[a["act_type"]](g, a, x),
+    "hard_sigmoid": lambda g, a, x: g.HardSigmoid(
+        x, alpha=float(a.get("alpha", 0.2)), beta=float(a.get("beta", 0.5))
+    ),
+    "softmax": partial(_softmax, "Softmax"),
+    "softmin": partial(_softmax, "Softmax", sign=-1),
+    "log_softmax": partial(_softmax, "LogSoftmax"),
+    # Of maps, unless told otherwise, oneDNN takes the last axis.
+    "SoftmaxOutput": lambda g, a, x: g.Softmax(x, axis=1 if a.get("multi_output") else -1),
+    "SoftmaxActivation": lambda g, a, x: g.Softmax(x, axis=1 if a.get("mode") == "channel" else -1),
+    "sum _np_sum _npi_sum": partial(_reduction, "ReduceSum"),
+    "mean _np_mean _npi_mean": partial(_reduction, "ReduceMean"),
+    "prod _np_prod _npi_prod": partial(_reduction, "ReduceProd"),
+    "max _np_max _npi_max": partial(_reduction, "ReduceMax"),
+    "min _np_min _npi_min": partial(_reduction, "ReduceMin"),
+    "nansum": partial(_reduction, "ReduceSum", instead_of_nan=0),
+    "nanprod": partial(_reduction, "ReduceProd", instead_of_nan=1),
+    "norm": lambda g, a, x: _reduction(f"ReduceL{a.get('ord', 2)}", g, a, x),
+    "argmax _npi_argmax": partial(_best, "ArgMax"),
+    "argmin _npi_argmin": partial(_best, "ArgMin"),
+    "argmax_channel": lambda g, a, x: _best("ArgMax", g, {"axis": 1}, x),
+    "sort": lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[:1],
+    "argsort": lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[1:],
+    "Embedding": lambda g, a, indices, weight: _take(g, {}, weight, indices),
+    "gather_nd": lambda g, a, x, indices: g.GatherND(x, _places(g, indices)),
+    "scatter_nd": lambda g, a, x, indices: g.ScatterND(
+        np.zeros(as_tuple(a["shape"]), x.dtype), _places(g, indices), x
+    ),
+    "_arange": lambda g, a: mx.nd._internal._arange(**a).asnumpy(),
+    "_eye": lambda g, a: mx.nd._internal._eye(**a).asnumpy(),
+    "_linspace": lambda g, a: mx.nd._internal._linspace(**a).asnumpy(),
+    "_zeros": lambda g, a: _full(g, 0),
+    "_ones": lambda g, a: _full(g, 1),
+    "_full": lambda g, a: _full(g, a["value"]),
+    "expand_dims _npi_expand_dims": lambda g, a, x: g.Unsqueeze(x, [a["axis"]]),
+    "transpose _np_transpose": lambda g, a, x: g.Transpose(
+        x, perm=_axes(a.get("axes"), x.rank) or None
+    ),
+    "_np_reshape": lambda g, a, x: g.reshape(x, *as_tuple(a["newshape"])),
+    "SwapAxis": lambda g, a, x: _swap(g, x, a.get("dim1", 0), a.get("dim2", 0)),
+    "Concat _rnn_param_concat": lambda g, a, *inputs: g.Concat(*inputs, axis=a.get("dim", 1)),
+    "_npi_concatenate": lambda g, a, *inputs: g.Concat(*inputs, axis=a.get("axis", 0)),
+    "stack _npi_stack": lambda g, a, *inputs: g.Concat(
+        *(g.Unsqueeze(x, [a.get("axis", 0)]) for x in inputs), axis=a.get("axis", 0)
+    ),
+    "slice_axis": lambda g, a, x: g.Slice(
+        x, [a["begin"]], [LAST if a.get("end") is None else a["end"]], [a["axis"]]
+    ),
+    # Expanding by 1 keeps a size, which is what MXNet's 0 asks for.
+    "broadcast_to _npi_broadcast_to": lambda g, a, x: g.Expand(
+        x, [size or 1 for size in as_tuple(a["shape"])]
+    ),
+    "broadcast_axis": lambda g, a, x: _expand(g, x, a.get("axis"), as_tuple(a.get("size"))),
+    "depth_to_space": lambda g, a, x: g.DepthToSpace(x, blocksize=a["block_size"]),
+    "space_to_depth": lambda g, a, x: g.SpaceToDepth(x, blocksize=a["block_size"]),
+    "add_n": lambda g, a, *inputs: g.Sum(*inputs),
+    "Dropout": lambda g, a, x: x if a.get("mode") != "always" else refuse("its mode"),
+    "clip": lambda g, a, x: g.Min(g.Max(x, float(a["a_min"])), float(a["a_max"])),
+    "_image_to_tensor": lambda g, a, x: (
+        g.transpose(g.cast(x, np.float32), *([2, 0, 1] if x.rank == 3 else [0, 3, 1, 2])) / 255
+    ),
+    "_np_dot": lambda g, a, x, y: _dot(g, {}, x, y) if y.rank < 3 else refuse("three axes"),
+    "_linalg_syrk": lambda g, a, x: _gemm(
+        g, {**a, "transpose_a": a.get("transpose"), "transpose_b": not a.get("transpose")}, x, x
+    ),
+    "_contrib_interleaved_matmul_selfatt_qk": lambda g, a, x: _score(g, a, x, x, (3, 0), (3, 1)),
+    "_contrib_interleaved_matmul_encdec_qk": lambda g, a, x, y: _score(g, a, x, y, (1, 0), (2, 0)),
+    "_contrib_interleaved_matmul_selfatt_valatt": lambda *inputs: _attend(*inputs, 3),
+    "_contrib_interleaved_matmul_encdec_valatt": lambda *inputs: _attend(*inputs, 2),
+    "SequenceReverse": lambda g, a, x, *lengths: g.ReverseSequence(
+        x, _lengths(g, a, x, lengths), batch_axis=1, time_axis=0
+    ),
+    "_random_uniform _random_uniform_like": lambda g, a, *like: _random(
+        "RandomUniform", g, like, low=float(a.get("low", 0)), high=float(a.get("high", 1))
+    ),
+    "_random_normal _random_normal_like": lambda g, a, *like: _random(
+        "RandomNormal", g, like, mean=float(a.get("loc", 0)), scale=float(a.get("scale", 1))
+    ),
+}
+register(EXPRESSIONS)
