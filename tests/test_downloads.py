@@ -3,8 +3,7 @@ import hashlib
 import http.server
 import os
 import random
-import socket
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from mxcompat import downloads
@@ -186,22 +185,24 @@ def test_password_of_a_mirror_is_not_told(own, words, mirrors, data, monkeypatch
     assert "secret" not in str(raised.value)
 
 
-def test_silent_mirror_is_asked_once(mirrors, data, monkeypatch):
+class SilentHandler(HalfHandler):
+    asked = []
+
+    def do_GET(self):  # noqa: N802
+        self.asked.append(self.path)
+        time.sleep(1)
+
+
+def test_silent_mirror_is_asked_once(mirrors, http_folder, data, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        hang_up = threading.Timer(20, silent.close)
-        hang_up.start()
-        for name in "abc":
-            mirrors(f"http://127.0.0.1:{silent.getsockname()[1]}", name=name)
-        files = Files(data)
-        for names in ("ab", "c"):
-            with pytest.raises(UnavailableError, match="no answer"):
-                files.fetch(*names)
-        hang_up.cancel()
-        silent.setblocking(False)
-        silent.accept()
-        with pytest.raises(BlockingIOError):
-            silent.accept()
+    url, _ = http_folder("", SilentHandler)
+    for name in "abc":
+        mirrors(url, name=name)
+    files = Files(data)
+    for names in ("ab", "c"):
+        with pytest.raises(UnavailableError, match="no answer"):
+            files.fetch(*names)
+    assert SilentHandler.asked == ["/a"]
 
 
 def test_disk_that_is_full_is_named(mirrors, serve, small_disk):
