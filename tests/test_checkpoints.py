@@ -7,7 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from helpers import TinyNetwork, damage, draw_params
-from mxnet.gluon.model_zoo import vision
+from mxnet import sym
 
 from common import cli
 from common.checkpoints import choose_code_layer, code_layers, load_checkpoint, load_first_layer
@@ -22,8 +22,8 @@ EXPECTED = IMAGES.reshape(4, -1) @ WEIGHT.T
 
 def dense(data=None, name="fc"):
     """Make a dense layer of five numbers."""
-    data = mx.sym.var("data") if data is None else data
-    return mx.sym.FullyConnected(data, num_hidden=5, no_bias=True, name=name)
+    data = sym.var("data") if data is None else data
+    return sym.FullyConnected(data, num_hidden=5, no_bias=True, name=name)
 
 
 def save(folder, symbol, **arrays):
@@ -55,42 +55,36 @@ def test_checkpoint_is_its_symbol_and_its_highest_numbered_parameters(tiny, plac
     assert (params["bn0_moving_var"] == tiny.params["bn0_moving_var"]).asnumpy().all()
 
 
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
-
-
 @pytest.mark.parametrize("name", ["net-symbol.json", "net-0000.params"])
-@pytest.mark.parametrize("how", ["missing", "empty", "half", "text", "pointer"])
-def test_checkpoint_without_a_whole_file_is_an_error_that_names_it(name, how, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("missing", " is missing: give what comes"),
+        ("pointer", " is a Git LFS pointer: run git lfs"),
+        *((how, "(, byte | cannot be read: )") for how in ("empty", "half", "text")),
+    ],
+)
+def test_checkpoint_without_a_whole_file_is_an_error_that_names_it(name, how, words, tmp_path):
     prefix, path = save(tmp_path, dense()), tmp_path / name
     if how == "missing":
         path.unlink()
     elif how == "pointer":
-        path.write_bytes(POINTER)
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     else:
         damage(path, how)
-    reasons = {"missing": "missing: give what comes", "pointer": "a Git LFS pointer: run git lfs"}
-    words = f" is {reasons[how]}" if how in reasons else "(, byte | cannot be read: )"
-    with pytest.raises(ScriptError, match=name + words) as raised:
+    with pytest.raises(ScriptError, match=f"^.*{name}{words}.*$"):
         load_checkpoint(prefix)
-    assert "\n" not in str(raised.value)
 
 
-def test_parameters_without_names_are_no_checkpoint(tmp_path):
-    prefix = save(tmp_path, dense())
+def test_files_that_are_no_checkpoint_are_an_error_that_says_what_is_wrong(tmp_path):
+    prefix, path = save(tmp_path, dense()), tmp_path / "net-symbol.json"
     mx.nd.save(f"{prefix}-0000.params", [mx.nd.ones(3)])
     with pytest.raises(ScriptError, match="net-0000.params holds arrays without names"):
         load_checkpoint(prefix)
-
-
-def test_operator_that_mxnet_lacks_is_named(tmp_path):
-    prefix = save(tmp_path, dense())
-    path = tmp_path / "net-symbol.json"
+    save(tmp_path, dense())
     path.write_text(path.read_text().replace('"FullyConnected"', '"WarpCTC"'))
     with pytest.raises(ScriptError, match="net-symbol.json cannot be read: .*WarpCTC"):
         load_checkpoint(prefix)
-
-
-def test_inception_bn_is_told_that_its_weights_are_no_longer_published(tmp_path):
     with pytest.raises(ScriptError, match="to --model, if you have a copy: .* no longer published"):
         load_checkpoint(str(tmp_path / "imagenet1k-inception-bn"))
 
@@ -104,22 +98,18 @@ def test_parameters_of_save_parameters_are_told_how_to_get_their_symbol(name, tm
         load_checkpoint(str(tmp_path / name))
 
 
-def test_code_layers_are_those_that_give_a_vector_a_picture(place):
-    symbol, params, _ = load_checkpoint(str(place / "good" / "tiny"))
-    vectors = ["flatten0_output", "pool1_output", "all_output", "concat0_output", "fc1_output"]
-    assert code_layers(symbol, (3, 32, 48)) == vectors
+def test_code_layers_are_those_that_give_a_vector_a_picture():
+    maps = sym.Convolution(sym.var("data"), num_filter=3, kernel=(1, 1), no_bias=True, name="maps")
+    means = sym.Pooling(maps, kernel=(1, 1), global_pool=True, pool_type="avg", name="mean")
     # A row that is not a picture's, of weights or of numbers that were turned, is none.
-    data, weight = mx.sym.Variable("data"), mx.sym.Variable("fc1_weight", shape=(5, 3))
-    weight = mx.sym.L2Normalization(weight, name="normal")
-    means = mx.sym.Pooling(data, kernel=(1, 1), global_pool=True, pool_type="avg", name="mean")
-    codes = mx.sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
-    turned = mx.sym.transpose(codes, name="turned")
-    rows = mx.sym.L2Normalization(mx.sym.var("two_weight", shape=(2, 3)), name="rows")
-    net = mx.sym.Group([turned, rows])
-    assert code_layers(net, (3, 8, 8)) == ["mean_output", "fc1_output"]
+    weight = sym.L2Normalization(sym.var("fc1_weight", shape=(5, 3)), name="normal")
+    codes = sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
+    turned = sym.transpose(codes, name="turned")
+    rows = sym.L2Normalization(sym.var("two_weight", shape=(2, 3)), name="rows")
+    layers = code_layers(sym.Group([turned, rows]), (3, 8, 8))
+    assert layers == ["mean_output", "fc1_output"]
 
 
-sym = mx.sym
 SCORES = [lambda layer: layer, lambda layer: sym.log_softmax(sym.softmax(layer)), sym.softmax]
 SCORES += [sym.log_softmax, sym.SoftmaxOutput, sym.SoftmaxActivation]
 OTHERS = [sym.LinearRegressionOutput, sym.LogisticRegressionOutput, sym.MAERegressionOutput]
@@ -134,25 +124,21 @@ def test_layer_before_a_head_is_the_code_and_scores_only_before_a_softmax(head, 
     assert network.about["is_output"] == (head in SCORES)
 
 
-def test_layer_before_the_first_of_several_heads_is_the_code_and_it_says_so(tmp_path, capsys):
-    symbol = mx.sym.Group(
-        [mx.sym.SoftmaxOutput(dense()), mx.sym.SoftmaxOutput(dense(name="other"))]
-    )
-    prefix = save(tmp_path, symbol, fc_weight=WEIGHT, other_weight=-WEIGHT)
-    np.testing.assert_allclose(codes_of(prefix)[0], EXPECTED, rtol=1e-4)
-    assert "several outputs: fc_output is taken" in capsys.readouterr().err
-
-
 def test_code_layer_that_is_not_there_is_answered_with_the_last_ten_that_would_do():
     symbol = dense()
     for number in range(15):
-        symbol = mx.sym.Activation(symbol, act_type="relu", name=f"relu{number}")
+        symbol = sym.Activation(symbol, act_type="relu", name=f"relu{number}")
     last = " ".join(f"relu{number}_output" for number in range(5, 15))
     assert choose_code_layer(symbol, "fc_output", (3, 8, 8)) == ("fc_output", False)
-    assert choose_code_layer(symbol, None, (3, 8, 8)) == ("relu14_output", True)
     with pytest.raises(ScriptError, match=f"--code-layer: x .*the last that do: {last}$") as raised:
         choose_code_layer(symbol, "x", (3, 8, 8))
     assert raised.value.status == 2
+
+
+def test_network_without_a_vector_per_picture_is_not_told_to_choose_from_nothing():
+    maps = sym.Convolution(sym.var("data"), kernel=(3, 3), num_filter=5)
+    with pytest.raises(ScriptError, match="no layer that gives one vector per picture$"):
+        choose_code_layer(maps, None, (3, 8, 8))
 
 
 EXTRA = {"data": np.zeros((4, 3, 6, 6)), "softmax_label": np.zeros(4)}
@@ -161,27 +147,30 @@ EXTRA = {"data": np.zeros((4, 3, 6, 6)), "softmax_label": np.zeros(4)}
 @pytest.mark.parametrize("name", ["data", "data_0", "image"])
 @pytest.mark.parametrize("label", ["my_label", "y"])
 @pytest.mark.parametrize("extra", [{}, EXTRA])
-def test_only_free_input_takes_the_pictures(name, label, extra, tmp_path):
-    scores = dense(mx.sym.var(name))
-    loss = mx.sym.square(scores - mx.sym.var("other_label"))
-    heads = mx.sym.Group([mx.sym.SoftmaxOutput(scores, mx.sym.var(label)), loss])
+def test_only_free_input_takes_the_pictures_and_the_first_output_is_the_code(
+    name, label, extra, tmp_path, capsys
+):
+    scores = dense(sym.var(name))
+    loss = sym.square(scores - sym.var("other_label"))
+    heads = sym.Group([sym.SoftmaxOutput(scores, sym.var(label)), loss])
     prefix = save(tmp_path, heads, fc_weight=WEIGHT, **extra)
     np.testing.assert_allclose(codes_of(prefix)[0], EXPECTED, rtol=1e-4)
+    assert "several outputs: fc_output is taken" in capsys.readouterr().err
 
 
 def test_several_inputs_are_named(tmp_path):
-    prefix = save(tmp_path, dense(mx.sym.var("a") + mx.sym.var("b")))
+    prefix = save(tmp_path, dense(sym.var("a") + sym.var("b")))
     with pytest.raises(ScriptError, match=r"has 2 inputs \(a b\)"):
         load_checkpoint(prefix)
 
 
 def test_network_in_float16_runs_in_float32_and_int8(tmp_path):
-    pixels = mx.sym.Cast(mx.sym.var("data", dtype="float16"), dtype="float16")
-    weight = mx.sym.var("fc_weight", dtype="float16")
-    half = mx.sym.FullyConnected(pixels, weight, num_hidden=5, no_bias=True, name="fc")
-    symbol = mx.sym.Cast(half, dtype="float32")
-    codes, network = codes_of(save(tmp_path, symbol, fc_weight=WEIGHT.astype(np.float16)))
-    expected = IMAGES.reshape(4, -1) @ WEIGHT.astype(np.float16).astype(np.float32).T
+    pixels = sym.Cast(sym.var("data", dtype="float16"), dtype="float16")
+    weight = sym.var("fc_weight", dtype="float16")
+    half = sym.FullyConnected(pixels, weight, num_hidden=5, no_bias=True, name="fc")
+    array = WEIGHT.astype(np.float16)
+    codes, network = codes_of(save(tmp_path, sym.Cast(half, dtype="float32"), fc_weight=array))
+    expected = IMAGES.reshape(4, -1) @ array.astype(np.float32).T
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-3)
     quantize(network, IMAGES)
 
@@ -197,28 +186,12 @@ def test_network_exported_with_numpys_shapes_runs(tmp_path):
     np.testing.assert_allclose(codes_of(str(tmp_path / "net"))[0], EXPECTED, rtol=1e-4)
 
 
-def test_gray_network_takes_gray_pictures_and_says_so_to_others(tmp_path):
-    options = {"kernel": (6, 6), "num_filter": 5, "no_bias": True}
-    maps = mx.sym.Convolution(mx.sym.var("data"), name="c", **options)
-    weight = WEIGHT[:, :36].reshape(5, 1, 6, 6)
-    prefix = save(tmp_path, mx.sym.flatten(maps, name="flat"), c_weight=weight)
-    codes, _ = codes_of(prefix, IMAGES[:, :1])
-    np.testing.assert_allclose(codes, IMAGES[:, 0].reshape(4, -1) @ WEIGHT[:, :36].T, rtol=1e-4)
+def test_gray_network_is_taken_and_says_so_to_colored_pictures(tmp_path):
+    maps = sym.Convolution(sym.var("data"), name="c", kernel=(6, 6), num_filter=5, no_bias=True)
+    prefix = save(tmp_path, sym.flatten(maps), c_weight=np.ones((5, 1, 6, 6)))
     with pytest.raises(ScriptError, match="c_weight takes 1 channels, .* try --image-shape 1,H,W$"):
         codes_of(prefix)
-    layer, _ = load_first_layer(load_checkpoint(prefix), None, None, None)
-    assert layer.weight.shape == (5, 1, 6, 6)
-
-
-@pytest.mark.parametrize("make", ["resnet18_v2", "mobilenet_v2_0_25", "squeezenet1_0"])
-def test_operators_that_gluon_exports_are_trusted(make, tmp_path):
-    net = getattr(vision, make)()
-    net.initialize()
-    net.hybridize()
-    net(mx.nd.zeros((1, 3, 224, 224)))
-    net.export(str(tmp_path / "net"))
-    outputs = load_checkpoint(str(tmp_path / "net")).symbol.list_outputs()
-    assert outputs == net(mx.sym.var("data")).list_outputs()
+    assert load_first_layer(load_checkpoint(prefix), None, None, None)[0].name == "c"
 
 
 REFUSED = ["Custom", "_npi_Custom", "_CustomFunction", "_Native", "_NDArray", "_CachedOp"]
@@ -239,34 +212,34 @@ def test_operator_that_reaches_outside_a_graph_is_refused_before_mxnet_sees_it(o
             load_checkpoint(prefix)
 
 
-def save_convolutions(folder, **changes):
-    """Save convolutions `look` and `again` with 3 input channels, and others; return the prefix."""
-    conv = mx.sym.Convolution
-    maps = conv(mx.sym.var("data"), name="grouped", num_group=3, kernel=(1, 1), num_filter=3)
+@pytest.fixture
+def convolutions(tmp_path):
+    """Save convolutions `look` and `again` with 3 input channels, and others; load them again."""
+    conv = sym.Convolution
+    maps = conv(sym.var("data"), name="grouped", num_group=3, kernel=(1, 1), num_filter=3)
     maps = conv(maps, name="look", no_bias=True, kernel=(3, 3), num_filter=4)
     maps = conv(maps, name="deeper", kernel=(1, 1), num_filter=3)
     maps = conv(maps, name="again", kernel=(3, 3), num_filter=2)
-    params = {**draw_params(maps, (3, 6, 6)), **changes}
-    return save(folder, maps, **params), params
+    params = {**draw_params(maps, (3, 6, 6)), "again_weight": np.ones((2, 3, 3, 3))}
+    return load_checkpoint(save(tmp_path, maps, **params))
 
 
-def test_first_layer_is_the_first_convolution_with_3_channels_or_the_one_that_is_named(tmp_path):
-    prefix, params = save_convolutions(tmp_path, again_weight=np.ones((2, 3, 3, 3)))
-    for name, expected in ((None, "look"), ("again", "again")):
-        layer, source = load_first_layer(load_checkpoint(prefix), name, (1, 2, 3), None)
-        assert layer.name == expected
-        assert (layer.mean_rgb, layer.std_rgb) == ((1, 2, 3), (1,))
-        assert layer.weight.dtype == np.float32
-        assert (layer.weight == mx.nd.array(params[f"{expected}_weight"])).asnumpy().all()
-        assert expected in source and "net-0000.params" in source
-    assert (layer.bias == params["again_bias"]).asnumpy().all()
+@pytest.mark.parametrize(("name", "expected"), [(None, "look"), ("again", "again")])
+def test_first_layer_is_the_first_convolution_with_3_channels_or_the_one_that_is_named(
+    name, expected, convolutions
+):
+    layer, source = load_first_layer(convolutions, name, (1, 2, 3), None)
+    assert (layer.name, layer.mean_rgb, layer.std_rgb) == (expected, (1, 2, 3), (1,))
+    weight = convolutions.params[f"{expected}_weight"].asnumpy()
+    np.testing.assert_array_equal(layer.weight.asnumpy(), weight.astype("float32"), strict=True)
+    assert layer.bias is None or (layer.bias == convolutions.params["again_bias"]).asnumpy().all()
+    assert f"`{expected}`" in source and "net-0000.params" in source
 
 
 @pytest.mark.parametrize("name", ["nowhere", "grouped", "deeper"])
-def test_layer_that_will_not_do_is_refused_with_those_that_would(name, tmp_path):
-    prefix, _ = save_convolutions(tmp_path)
+def test_layer_that_will_not_do_is_refused_with_those_that_would(name, convolutions):
     with pytest.raises(ScriptError, match=f"--layer: {name} .*: look again$") as raised:
-        load_first_layer(load_checkpoint(prefix), name, None, None)
+        load_first_layer(convolutions, name, None, None)
     assert raised.value.status == 2
 
 
@@ -275,6 +248,7 @@ def test_layer_that_will_not_do_is_refused_with_those_that_would(name, tmp_path)
     [
         ((3, 3), {"c_weight": None}, "c_weight is not in it"),
         ((3, 3), {"c_weight": np.ones((5, 3, 5, 5))}, r"c_weight has the shape \(5, 3, 5, 5\)"),
+        ((3, 3), {"c_weight": np.ones((5, 2, 3, 3))}, "no convolution with 3 input channels, or 1"),
         ((3, 3), {"c_weight": np.full((5, 3, 3, 3), np.nan)}, "NaN or infinite weights in c"),
         ((3, 3), {"c_bias": np.full(5, np.inf)}, "NaN or infinite weights in c"),
         ((3, 3), {"c_bias": np.ones(7)}, r"c_bias has the shape \(7,\)"),
@@ -282,24 +256,13 @@ def test_layer_that_will_not_do_is_refused_with_those_that_would(name, tmp_path)
     ],
 )
 def test_first_layer_that_cannot_be_shown_is_an_error(kernel, changes, words, tmp_path):
-    symbol = mx.sym.Convolution(mx.sym.var("data"), kernel=kernel, num_filter=5, name="c")
+    symbol = sym.Convolution(sym.var("data"), kernel=kernel, num_filter=5, name="c")
     params = {"c_weight": np.ones((5, 3, *kernel)), "c_bias": np.ones(5), **changes}
     prefix = save(tmp_path, symbol, **{name: a for name, a in params.items() if a is not None})
     with pytest.raises(ScriptError, match=words):
         load_first_layer(load_checkpoint(prefix), None, None, None)
 
 
-def test_checkpoint_without_a_layer_for_pictures_is_an_error(tmp_path):
-    with pytest.raises(ScriptError, match="no convolution with 3 input channels, or 1"):
-        load_first_layer(load_checkpoint(save(tmp_path, dense())), None, None, None)
-
-
 @pytest.mark.parametrize("suffix", ["", "-symbol.json", "-0000.params"])
 def test_name_that_a_shell_completed_is_a_prefix_too(suffix, tmp_path):
     assert cli.prefix(f"{tmp_path}/net{suffix}") == f"{tmp_path}/net"
-
-
-def test_network_without_a_vector_per_picture_is_not_told_to_choose_from_nothing():
-    maps = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=5, name="c")
-    with pytest.raises(ScriptError, match="no layer that gives one vector per picture$"):
-        choose_code_layer(maps, None, (3, 8, 8))
