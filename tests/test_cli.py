@@ -10,78 +10,59 @@ import mxcompat
 
 import mxnet as mx
 import pytest
-from helpers import ROOT, assert_one_line_error, script_env
+from helpers import ROOT, script_env
 
-from common.cli import (
-    check_channels,
-    context,
-    image_shape,
-    make_log_folder,
-    number,
-    path,
-    tell_how_to_see,
-)
+from common import cli
 from common.errors import ScriptError
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "value"),
+    ("read", "values", "wrong"),
     [
-        (number(int, 1), "1", 1),
-        (number(int, 0, 2**32), "4294967295", 2**32 - 1),
-        (number(float), "-3.5", -3.5),
-        (number(float, 0, 1), "0", 0),
-        (image_shape, "1,28,480", (1, 28, 480)),
-        (path, "~/logs", str(Path.home() / "logs")),
+        (cli.COUNT, {"1": 1}, ["0", "-1", "1.5", "", "ten", "9" * 5000]),
+        (cli.SEED, {"0": 0, "4294967295": 2**32 - 1}, ["-1", "4294967296"]),
+        (cli.MEAN, {"-3.5": -3.5}, ["nan", "inf", "-inf", "1e999", "x"]),
+        (cli.STD, {"1e-6": 1e-6}, ["0", "-1"]),
+        (cli.number(float, 0, 1), {"0": 0}, ["1", "-0.1", "nan"]),
+        (
+            cli.image_shape,
+            {"1,28,480": (1, 28, 480)},
+            ["3,224", "2,224,224", "3,0,224", "3,224,10000", "x"],
+        ),
+        (cli.path, {"~/logs": str(Path.home() / "logs")}, []),
     ],
 )
-def test_value_in_range_is_read(read, text, value):
-    assert read(text) == value
-
-
-@pytest.mark.parametrize(
-    ("read", "texts"),
-    [
-        (number(int, 1), ["0", "-1", "1.5", "", "ten", "9" * 5000]),
-        (number(int, 0, 2**32), ["-1", "4294967296"]),
-        (number(float), ["nan", "inf", "-inf", "1e999", "x"]),
-        (number(float, 0, 1), ["1", "-0.1", "nan"]),
-        (image_shape, ["3,224", "2,224,224", "3,0,224", "3,224,10000", "x"]),
-    ],
-)
-def test_value_out_of_range_is_refused_by_name(read, texts):
-    for text in texts:
+def test_value_in_range_is_read_and_any_other_is_refused_by_name(read, values, wrong):
+    assert {text: read(text) for text in values} == values
+    for text in wrong:
         with pytest.raises(argparse.ArgumentTypeError, match=f"^{text} is not "):
             read(text)
 
 
 def test_mean_is_one_number_or_one_per_channel():
     for numbers in (None, [1], [1, 2, 3]):
-        check_channels(argparse.Namespace(mean_rgb=numbers, std_rgb=numbers), 3)
+        cli.check_channels(argparse.Namespace(mean_rgb=numbers, std_rgb=numbers), 3)
     with pytest.raises(ScriptError, match="--std-rgb: 2 numbers for .* 3 channels") as raised:
-        check_channels(argparse.Namespace(mean_rgb=[1], std_rgb=[1, 2]), 3)
+        cli.check_channels(argparse.Namespace(mean_rgb=[1], std_rgb=[1, 2]), 3)
     assert raised.value.status == 2
 
 
 def test_gpu_that_is_not_there_is_an_error_only_if_it_is_asked_for():
-    assert context("auto") == context("cpu") == mx.cpu()
-    with pytest.raises(
-        ScriptError, match="no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117==1.9.1"
-    ) as raised:
-        context("gpu")
-    assert raised.value.status == 1
+    assert cli.context("auto") == cli.context("cpu") == mx.cpu()
+    with pytest.raises(ScriptError, match="no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117==1.9.1"):
+        cli.context("gpu")
 
 
 def test_log_that_holds_a_training_is_warned_of(tmp_path, capsys):
     for name, warned in (("events.other", False), ("events.mnist", True)):
         (tmp_path / name).touch()
-        make_log_folder(tmp_path, ".mnist")
+        cli.make_log_folder(tmp_path, ".mnist")
         start = f"{Path(sys.argv[0]).name}: {tmp_path} holds a training already"
         assert capsys.readouterr().err.startswith(start) == warned
 
 
 def test_command_that_is_told_can_be_pasted_and_has_no_control_characters(capsys):
-    tell_how_to_see("my logs\x1b]0;x\a")
+    cli.tell_how_to_see("my logs\x1b]0;x\a")
     command = capsys.readouterr().out.splitlines()[0].partition(": ")[2]
     assert shlex.split(command) == ["tensorboard", "--logdir", "my logs\ufffd]0;x\ufffd"]
 
@@ -89,43 +70,42 @@ def test_command_that_is_told_can_be_pasted_and_has_no_control_characters(capsys
 def run_code(body, *prefix, **env):
     """Start a script whose main has this body."""
     code = "import ctypes, time, mxcompat, mxnet\nfrom common import cli\ndef main():\n"
-    code += textwrap.indent(body, " ") + "\ncli.run(main)"
-    return subprocess.Popen(
-        [*prefix, sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=script_env(**env),
-    )
+    command = [*prefix, sys.executable, "-c", f"{code}{textwrap.indent(body, ' ')}\ncli.run(main)"]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, text=True, cwd=ROOT, env=script_env(**env), **streams)
 
 
 def finish(process):
+    """Return the exit status of a script, and what it printed."""
     out, err = process.communicate("\n", timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return process.returncode, out, err
 
 
 @pytest.mark.parametrize(
     ("statement", "status", "words"),
     [
-        ("raise cli.ScriptError('do this', status=2)", 2, "-c: error: do this"),
-        ("raise MemoryError", 1, "too little memory: try a smaller --batch-size"),
+        ("raise cli.ScriptError('do this', status=2)", 2, "do this"),
+        ("raise MemoryError", 1, "there is too little memory: try a smaller --batch-size, or "),
         ("cli.make_folder('FOLDER')", 1, "FOLDER: Permission denied: choose another, or change"),
-        ("raise OSError('no mirror has it')", 1, "error: no mirror has it"),
+        ("raise OSError('no mirror has it')", 1, "no mirror has it"),
         ("raise OSError(28, 'full', 'x')", 1, "x: full: free some space"),
-        ("cli.sys.stdout = open('/dev/full', 'w', 1)\nprint(1)", 1, "No space left on device"),
+        ("cli.sys.stdout = open('/dev/full', 'w', 1)\nprint(1)", 1, "[Errno 28] No space left on"),
     ],
 )
 def test_error_that_a_user_can_cause_is_one_line(statement, status, words, tmp_path, unprivileged):
     tmp_path.chmod(0o555)
     statement, words = (text.replace("FOLDER", str(tmp_path)) for text in (statement, words))
-    assert_one_line_error(finish(run_code(statement, *unprivileged)), status, words)
+    returned, _, err = finish(run_code(statement, *unprivileged))
+    assert returned == status and err.startswith(f"-c: error: {words}") and err.count("\n") == 1
 
 
-def test_bug_keeps_its_traceback():
-    result = finish(run_code("mxnet.nd.ones(-1)"))
-    assert result.returncode == 1 and "Traceback" in result.stderr
+# What keeps MXNet's store of weights alive waits for other workers when Python frees it.
+BUG = "class Store:\n def __del__(self): time.sleep(600)\nstore = Store()\nmxnet.nd.ones(-1)"
+
+
+def test_bug_shows_its_traceback_and_ends_the_script_without_a_wait():
+    status, _, err = finish(run_code(BUG))
+    assert status == 1 and "Traceback" in err and "MXNetError" in err
 
 
 # Where MXNet calls back, Python raises nothing.
@@ -140,6 +120,7 @@ with cli.signals_held() as came:
     print("ended well")
 print("never reached")
 """
+HELD_BEFORE = "with cli.signals_held():\n pass\nprint('ready')\ninput()"
 
 
 @pytest.mark.parametrize(
@@ -150,15 +131,15 @@ print("never reached")
         (HELD, [signal.SIGINT], "held\nended well\n"),
         (HELD, [signal.SIGTERM], "held\nended well\n"),
         (HELD, [signal.SIGINT, signal.SIGTERM], ""),
+        (HELD_BEFORE, [signal.SIGINT], ""),
     ],
 )
 def test_signal_ends_a_script_at_once_unless_it_is_held(body, signals, printed):
-    process = run_code(body)
+    process = run_code(body, PYTHONUNBUFFERED=None)
     for each in signals:
         process.stdout.readline()
         process.send_signal(each)
-    result = finish(process)
-    assert (result.returncode, result.stdout, result.stderr) == (-signals[-1], printed, "")
+    assert finish(process) == (-signals[-1], printed, "")
 
 
 def test_ctrl_c_that_the_shell_has_ignored_stays_ignored():
@@ -169,7 +150,7 @@ def test_ctrl_c_that_the_shell_has_ignored_stays_ignored():
         process.send_signal(signal.SIGINT)
         process.stdin.write("\n")
         process.stdin.flush()
-    assert finish(process).returncode == 0
+    assert finish(process)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -178,8 +159,8 @@ def test_ctrl_c_that_the_shell_has_ignored_stays_ignored():
 def test_stream_that_is_closed_or_cannot_show_a_name_is_no_reason_to_stop(redirection, printed):
     shell = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
     body = "print('\ufffd'); print(2, file=cli.sys.stderr)"
-    result = finish(run_code(body, *shell, PYTHONIOENCODING="ascii"))
-    assert (result.returncode, result.stdout + result.stderr) == (0, printed)
+    status, out, err = finish(run_code(body, *shell, PYTHONIOENCODING="ascii"))
+    assert (status, out + err) == (0, printed)
 
 
 STATE = """
