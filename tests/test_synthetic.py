@@ -4,20 +4,14 @@ import numpy as np
 import pytest
 from mxnet.gluon.model_zoo import vision
 
-from common.synthetic import (
-    CLASSES,
-    draw_class,
-    draw_filters,
-    draw_mnist,
-    draw_picture,
-    draw_weights,
-)
+from common import synthetic
+from common.synthetic import CLASSES, draw_class
 
 
 def test_digits_look_like_mnists_and_each_label_names_its_digit():
-    for (images, labels), count in zip(draw_mnist(0), (60_000, 10_000)):
-        assert images.shape == (count, 28, 28) and images.dtype == np.uint8
-        assert labels.shape == (count,) and labels.dtype == np.int32
+    for (images, labels), count in zip(synthetic.draw_mnist(0), (60_000, 10_000)):
+        assert (images.shape, images.dtype) == ((count, 28, 28), np.uint8)
+        assert (labels.shape, labels.dtype) == ((count,), np.int32)
         assert not images[:, [0, -1]].any() and not images[:, :, [0, -1]].any()
         assert 26 < images.mean() < 38  # MNIST's: 33.3
         np.testing.assert_allclose(np.bincount(labels) / count, 0.1, atol=0.01)
@@ -32,19 +26,19 @@ def test_digits_look_like_mnists_and_each_label_names_its_digit():
 
 
 def test_seed_decides_what_is_drawn(monkeypatch):
-    monkeypatch.setattr("common.synthetic.DIGIT_COUNTS", (600, 100))
-    for draw in (lambda seed: draw_mnist(seed)[1][0], lambda seed: draw_class("dots", seed)):
+    monkeypatch.setattr(synthetic, "DIGIT_COUNTS", (600, 100))
+    for draw in (lambda seed: synthetic.draw_mnist(seed)[1][0], lambda n: draw_class("dots", n)):
         assert (draw(0) == draw(0)).all() and (draw(0) != draw(1)).mean() > 0.1
 
 
 def test_patterns_can_be_told_apart_by_their_colors():
-    def look(picture):
-        small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA)
-        colors = cv2.calcHist([small], [0, 1, 2], None, [4] * 3, [0, 256] * 3)
-        return np.sqrt(colors.ravel())
-
-    count = 12
-    looks = np.array([look(draw_class(name, n)) for name in CLASSES for n in range(count)])
+    looks, count = [], 12
+    for name in CLASSES:
+        for number in range(count):
+            small = cv2.resize(draw_class(name, number), (64, 64), interpolation=cv2.INTER_AREA)
+            colors = cv2.calcHist([small], [0, 1, 2], None, [4] * 3, [0, 256] * 3)
+            looks.append(np.sqrt(colors.ravel()))
+    looks = np.array(looks)
     distances = np.linalg.norm(looks[:, None] - looks, axis=2)
     np.fill_diagonal(distances, np.inf)
     labels = np.arange(len(looks)) // count
@@ -52,7 +46,7 @@ def test_patterns_can_be_told_apart_by_their_colors():
 
 
 def test_picture_has_edges_in_color_and_in_gray():
-    picture = draw_picture(224).astype(int)
+    picture = synthetic.draw_picture(224).astype(int)
     assert picture.shape == (3, 224, 224)
     for part, is_colored in ((picture[:, :112, :112], True), (picture[:, 113:, 113:], False)):
         assert (np.ptp(part, axis=0).mean() > 30) == is_colored
@@ -61,7 +55,7 @@ def test_picture_has_edges_in_color_and_in_gray():
 
 @pytest.mark.parametrize("kernel", [3, 7])
 def test_filters_are_half_gray_half_colored_all_different_and_of_one_length(kernel):
-    filters = draw_filters(kernel, seed=1)
+    filters = synthetic.draw_filters(kernel, seed=1)
     assert filters.shape == (64, 3, kernel, kernel) and filters.dtype == np.float32
     assert np.sum(np.ptp(filters, axis=1).max(axis=(1, 2)) < 1e-6) == 32
     assert len(np.unique(filters.reshape(64, -1).round(4), axis=0)) == 64
@@ -72,7 +66,7 @@ def test_signals_neither_vanish_nor_explode_under_random_weights():
     pictures = np.array([draw_class(name, 0)[:96, :96] for name in list(CLASSES)[:4]])
     values = mx.nd.array(pictures.transpose(0, 3, 1, 2), dtype="float32") / 64 - 2
     net = vision.resnet152_v2()
-    draw_weights(net)
+    synthetic.draw_weights(net)
     spreads = []
     for layer in net.features:
         values = layer(values)
