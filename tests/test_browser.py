@@ -109,9 +109,7 @@ def test_time_series_plots_training_and_validation_accuracy_in_one_chart(demo):
         ("filters", "^swan$|_weight$|_output$", 7),
     ],
 )
-def test_images_shows_each_picture_as_it_was_logged_also_as_the_slider_moves(
-    run, tags, count, demo
-):
+def test_images_shows_each_picture_as_it_was_logged(run, tags, count, demo):
     cards = show(demo.page, demo.url, "images", tags).locator("tf-image-loader")
     expect(cards).to_have_count(count)
     log = demo.read(run)

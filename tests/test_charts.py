@@ -1,5 +1,3 @@
-import mxcompat
-
 import numpy as np
 from mxnet import nd
 

@@ -1,8 +1,6 @@
 import json
 from pathlib import Path
 
-import mxcompat
-
 import mxnet as mx
 import numpy as np
 import pytest
@@ -147,9 +145,7 @@ EXTRA = {"data": np.zeros((4, 3, 6, 6)), "softmax_label": np.zeros(4)}
 @pytest.mark.parametrize("name", ["data", "data_0", "image"])
 @pytest.mark.parametrize("label", ["my_label", "y"])
 @pytest.mark.parametrize("extra", [{}, EXTRA])
-def test_only_free_input_takes_the_pictures_and_the_first_output_is_the_code(
-    name, label, extra, tmp_path, capsys
-):
+def test_only_free_input_takes_the_pictures(name, label, extra, tmp_path, capsys):
     scores = dense(sym.var(name))
     loss = sym.square(scores - sym.var("other_label"))
     heads = sym.Group([sym.SoftmaxOutput(scores, sym.var(label)), loss])
@@ -225,9 +221,7 @@ def convolutions(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "expected"), [(None, "look"), ("again", "again")])
-def test_first_layer_is_the_first_convolution_with_3_channels_or_the_one_that_is_named(
-    name, expected, convolutions
-):
+def test_first_layer_is_the_first_of_3_channels_or_the_named_one(name, expected, convolutions):
     layer, source = load_first_layer(convolutions, name, (1, 2, 3), None)
     assert (layer.name, layer.mean_rgb, layer.std_rgb) == (expected, (1, 2, 3), (1,))
     weight = convolutions.params[f"{expected}_weight"].asnumpy()

@@ -6,8 +6,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import mxcompat
-
 import mxnet as mx
 import pytest
 from helpers import ROOT, script_env

@@ -1,5 +1,3 @@
-import mxcompat
-
 import mxnet as mx
 import numpy as np
 import pytest

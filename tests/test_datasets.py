@@ -54,7 +54,7 @@ def test_mnist_comes_in_its_own_order_with_its_labels(how, real, offline):
         ("imagenette2-320.tgz", lambda f: load_pictures(None, SHAPE, f).source, "No photographs"),
     ],
 )
-def test_stand_in_for_what_is_missing_is_called_one_and_there_is_none_for_what_is_damaged(
+def test_stand_in_is_called_one_and_is_none_for_what_is_damaged(
     name, load, source, offline, capsys
 ):
     assert load(offline).startswith(f"**{source}:** ")

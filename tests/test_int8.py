@@ -2,8 +2,6 @@ import json
 import platform
 import re
 
-import mxcompat
-
 import mxnet as mx
 import numpy as np
 import pytest
@@ -138,9 +136,7 @@ def test_codes_in_int8_are_as_like_those_of_float32_as_it_says(capsys):
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("brightest", [0, 4])
-def test_int8_is_calibrated_on_all_the_pictures_it_is_given_in_any_number_of_streams(
-    brightest, sign
-):
+def test_int8_is_calibrated_on_all_pictures_in_any_number_of_streams(brightest, sign):
     images = pictures(5) // 2
     images[brightest] = 255
     network = make_network(*signed_network(sign), SHAPE, "made up")
@@ -158,9 +154,7 @@ def test_int8_is_calibrated_on_all_the_pictures_it_is_given_in_any_number_of_str
     ("loud", "low", "high", "dtype"),
     [(5, 0.97, 0.99, "int8"), (8, 0.955, 0.97, "float32"), (1000, -1, 0.5, "float32")],
 )
-def test_network_that_int8_harms_is_done_in_float32_unless_asked_for_by_name(
-    loud, low, high, dtype, processor, capsys
-):
+def test_network_that_int8_harms_is_done_in_float32(loud, low, high, dtype, processor, capsys):
     processor(VNNI)
     images, network = pictures(16), small_network(loud)
     encoder, chosen, cosine = choose(network, "auto", images)
@@ -189,9 +183,7 @@ GLOBAL = {"kernel": (99, 99), "global_pool": True, "pool_type": "avg"}
 SUM = {"kernel": (2, 2), "pool_type": "sum", "p_value": 2}
 
 
-def test_network_that_mxnet_cannot_quantize_is_done_in_float32_unless_asked_for_by_name(
-    processor, capsys
-):
+def test_network_that_mxnet_cannot_quantize_is_done_in_float32(processor, capsys):
     processor(VNNI)
     assert choose(pooled_network(**GLOBAL), "auto", pictures(9))[1:] == ("float32", None)
     assert "no int8 for this network (MXNetError: " in capsys.readouterr().err

@@ -44,9 +44,7 @@ def export(folder, *layers, side):
 
 
 @pytest.mark.parametrize("side", [31, 33, 40])
-def test_shape_that_a_dense_layer_cannot_take_is_answered_with_the_one_that_it_takes(
-    side, tmp_path
-):
+def test_shape_that_a_dense_layer_cannot_take_is_answered_with_the_right_one(side, tmp_path):
     layers = nn.Conv2D(3, 3), nn.Dense(5, in_units=3 * 30 * 30)
     symbol, params, path = export(tmp_path, *layers, side=32)
     assert make_network(symbol, params, (3, 32, 32), path).code_size == 5
@@ -80,9 +78,7 @@ def load_tiny(prefix, layer="fc1"):
         ({}, (3, 64, 48), "of 3,64,48: give another --image-shape$"),
     ],
 )
-def test_parameters_that_do_not_fit_their_symbol_are_an_error(
-    changes, shape, words, tiny, tmp_path
-):
+def test_parameters_that_do_not_fit_are_an_error(changes, shape, words, tiny, tmp_path):
     symbol, params, _, path = load_tiny(tiny.save(tmp_path, 1, **changes))
     with pytest.raises(ScriptError, match=words):
         make_network(symbol, params, shape, path)
@@ -138,6 +134,17 @@ def test_network_that_makes_the_same_code_of_every_picture_is_said_to_be_dead(ca
         assert ("dead" in capsys.readouterr().err) == dead
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2_0_25", "resnet18_v2"])
+def test_network_exported_from_gluon_gives_the_codes_that_it_gives_in_gluon(name, tmp_path):
+    net, side = getattr(vision, name)(), 224 if name == "squeezenet1_1" else 64
+    symbol, params, path = export(tmp_path, net, side=side)
+    images = np.random.default_rng(0).integers(256, size=(2, 3, side, side), dtype=np.uint8)
+    codes = codes_of(make_network(symbol, params, images.shape[1:], path), images)
+    expected = net(mx.nd.array(images)).asnumpy()
+    np.testing.assert_allclose(codes, expected, atol=1e-4 * abs(expected).max())
+    assert np.ptp(expected, axis=0).max() > 0.01 * abs(expected).max()
+
+
 def test_resnet_152_read_from_onnx_gives_what_gluons_network_gives(tmp_path, monkeypatch):
     net = vision.resnet152_v2(prefix="resnetv27_")
     draw_weights(net)
@@ -167,9 +174,7 @@ def test_resnet_152_read_from_onnx_gives_what_gluons_network_gives(tmp_path, mon
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_codes_are_those_of_one_stream_bit_for_bit_however_many_pictures_there_are(
-    streams, tiny, tmp_path
-):
+def test_codes_are_the_same_bit_for_bit_in_any_batch_and_stream(streams, tiny, tmp_path):
     network, images = make_network(*load_tiny(tiny.save(tmp_path))), centers(paint(19))
     expected = np.concatenate([codes_of(network, images[n : n + 1]) for n in range(19)])
     encoder = Encoder(network.symbol, network.params, images.shape[1:], CPU, streams)

@@ -3,8 +3,6 @@ import struct
 import subprocess
 import sys
 
-import mxcompat
-
 import cv2
 import numpy as np
 import pytest
@@ -122,9 +120,7 @@ def test_picture_of_a_turned_camera_is_upright(tmp_path):
         ),
     ],
 )
-def test_class_is_the_wordnet_number_among_folders_or_the_first_and_nothing_hidden(
-    files, classes, tmp_path, monkeypatch
-):
+def test_class_is_the_wordnet_number_or_the_first_folder(files, classes, tmp_path, monkeypatch):
     root = tmp_path / os.fsdecode(b"caf\xe9")
     for name in files:
         path = root / f"{name}.png"
@@ -195,7 +191,7 @@ def test_records_have_their_labels(index, tmp_path):
         ([1, 5, 0, 0, 1, 1], 1, "the first is taken"),
     ],
 )
-def test_label_of_several_numbers_is_the_first_or_the_class_of_the_first_box(
+def test_of_several_numbers_the_first_or_a_boxs_class_counts(
     label, expected, words, tmp_path, capsys
 ):
     rec = write_rec(tmp_path / "x", map(encode, paint(3)), [np.float32(label)] * 3)

@@ -53,9 +53,7 @@ def test_each_code_is_shown_with_its_name_and_picture_and_what_it_is_a_code_of(l
     assert "restart" in restart and see.endswith(" --logdir here") and printed.err == ""
 
 
-def test_what_the_network_said_is_logged_how_often_it_was_right_and_what_int8_cost(
-    log_codes, tmp_path
-):
+def test_predictions_their_accuracy_and_what_int8_cost_are_logged(log_codes, tmp_path):
     names = {"class_names": ["class 3", "class 7", "other"], "precision": "int8"}
     outputs = {"is_output": True, "output_names": [f"class {n}" for n in range(20)]}
     codes, thumbnails, labels, description = make_codes(cosine=0.98765, **names, **outputs)
@@ -107,9 +105,7 @@ def test_missing_set_is_an_error_before_anything_is_logged(call, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 20), (50, 1)])
-def test_codes_the_projector_cannot_show_are_an_error_before_anything_is_logged(
-    count, size, log_codes, tmp_path
-):
+def test_too_few_codes_or_numbers_are_an_error(count, size, log_codes, tmp_path):
     codes, *others = make_codes(count)
     with pytest.raises(ScriptError, match=rf"2 or more codes .*, not \({count}, {size}\): run"):
         log_codes(codes[:, :size], *others)

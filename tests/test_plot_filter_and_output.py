@@ -88,9 +88,7 @@ def photo(tmp_path):
     return pixels[:, :, ::-1].transpose(2, 0, 1)
 
 
-def test_own_picture_and_checkpoint_are_shown_and_what_is_all_the_same_is_black(
-    photo, call, tmp_path
-):
+def test_own_picture_and_checkpoint_are_shown_flat_maps_in_black(photo, call, tmp_path):
     weight = np.zeros((3, 3, 1, 1), np.float32)
     weight[0] = weight[1, 0] = 1
     # The mean shifts each map as a whole, so that it is not to be seen.

@@ -6,8 +6,6 @@ import sys
 import textwrap
 from importlib import metadata
 
-import mxcompat
-
 import pytest
 from helpers import PETS, ROOT, encode, paint, read_log, run_main, script_env, write_folder
 from mxboard import SummaryWriter
