@@ -1,5 +1,6 @@
 """What every test runs in: no network, the same cases every time, and fixtures."""
 
+import contextlib
 import functools
 import http.server
 import os
@@ -96,20 +97,18 @@ class RecordingHandler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def http_folder():
     """Serve folders on the loopback; call with one for its address and the paths it was asked."""
-    servers = []
+    with contextlib.ExitStack() as stack:
 
-    def serve(folder, handler=RecordingHandler):
-        handler = functools.partial(handler, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.got = []
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}", server.got
+        def serve(folder, handler=RecordingHandler):
+            handler = functools.partial(handler, directory=str(folder))
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            server.got = []
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}", server.got
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield serve
 
 
 @pytest.fixture(scope="session")

@@ -71,9 +71,10 @@ def run(tmp_path_factory):
     """Train for 2 epochs of 17 steps; return the log's folder and what was printed."""
     folder = tmp_path_factory.mktemp("run")
     args = "--offline --epochs 2 --batch-size 3500 --lr 0.2 --momentum 0.5 --seed 7"
-    folders = "--logdir", folder / "logs", "--data-dir", folder / "data"
-    result = helpers.run_script(SCRIPT, *args.split(), "--log-interval", 5, *folders)
-    assert result.returncode == 0, result.stderr
+    command = [sys.executable, helpers.ROOT / SCRIPT, *args.split(), "--log-interval", "5"]
+    command += ["--logdir", folder / "logs", "--data-dir", folder / "data"]
+    options = {"capture_output": True, "text": True, "env": helpers.script_env()}
+    result = subprocess.run(command, check=True, **options)
     assert not (folder / "data").exists()
     return folder / "logs", result
 
