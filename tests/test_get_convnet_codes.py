@@ -24,12 +24,12 @@ CORES = len(os.sched_getaffinity(0))
 STREAMS = min(CORES, 4)
 
 
-def assert_belong(found, pixels, expected, names, tolerance=1e-5):
+def match(found, expected, pixels=PIXELS, names=helpers.PETS):
     """Check that each code has the thumbnail and the class of one picture; return which it is."""
     codes, thumbnails, labels, description = found
     distances = abs(codes[:, None] - expected).max(axis=2)
     which = distances.argmin(axis=1)
-    assert distances.min(axis=1).max() < tolerance * abs(expected).max()
+    assert distances.min(axis=1).max() < 1e-5 * abs(expected).max()
     assert (thumbnails == shrink(pixels, 64)[which]).all()
     assert [description.class_names[label] for label in labels] == [names[i] for i in which]
     return which.tolist()
@@ -59,18 +59,11 @@ def collect(place, call):
     return collect
 
 
-@pytest.fixture
-def assert_pets(tiny):
-    return lambda found: assert_belong(found, PIXELS, tiny.codes(PIXELS), helpers.PETS)
-
-
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_each_picture_has_its_code_thumbnail_and_class_once(
-    batch_size, collect, assert_pets, place
-):
+def test_each_picture_has_its_code_thumbnail_and_class_once(batch_size, collect, tiny, place):
     save_codes(place / "data", "tiny", *helpers.make_codes())  # which the new set replaces
     found, printed = collect("--batch-size", batch_size)
-    assert assert_pets(found) == np.random.default_rng(42).permutation(13).tolist()
+    assert match(found, tiny.codes(PIXELS)) == np.random.default_rng(42).permutation(13).tolist()
     assert len(helpers.contents(place / "data")) == 4
     assert found[3] == Description(
         class_names=["bird", "cat", "dog"],
@@ -89,10 +82,13 @@ def test_each_picture_has_its_code_thumbnail_and_class_once(
     assert "only 13 pictures found: using all of them" in printed.err
 
 
-def test_pictures_are_drawn_without_replacement_the_same_for_a_seed(collect, assert_pets):
+def test_pictures_are_drawn_without_replacement_the_same_for_a_seed(collect, tiny):
     for seed in (7, 8):
         found, printed = collect("--max-num-images", 6, "--seed", seed)
-        assert assert_pets(found) == np.random.default_rng(seed).permutation(13)[:6].tolist()
+        assert (
+            match(found, tiny.codes(PIXELS))
+            == np.random.default_rng(seed).permutation(13)[:6].tolist()
+        )
         assert "6 of 13" in found[3].pictures and found[3].seed == seed
         assert printed.err == ""
 
@@ -104,15 +100,15 @@ def test_classes_of_a_rec_are_named_by_a_file(collect, place, tiny):
     layer = "flatten0_output"  # whose numbers are no scores of classes
     found, _ = collect("--images", "other.rec", "--classes", "names.txt", "--code-layer", layer)
     pixels, names = helpers.centers(pictures), ["cow", "ant", "cow", "bee"]
-    assert len(assert_belong(found, pixels, tiny.codes(pixels, layer), names)) == 4
+    assert len(match(found, tiny.codes(pixels, layer), pixels, names)) == 4
     assert not found[3].is_output
 
 
-def test_unreadable_pictures_are_counted_and_named_and_move_no_code(collect, assert_pets, place):
+def test_unreadable_pictures_are_counted_and_named_and_move_no_code(collect, tiny, place):
     for name in ("bird/a.png", "dog/b.png", "dog/zz.png"):
         (place / "pets" / name).write_bytes(b"no picture")
     found, printed = collect("--batch-size", 4)
-    assert sorted(assert_pets(found)) == list(range(13))
+    assert sorted(match(found, tiny.codes(PIXELS))) == list(range(13))
     assert "13 of 16" in found[3].pictures
     assert "left out: 3 (bird/a.png, dog/b.png, dog/zz.png)" in printed.err
 
@@ -121,12 +117,12 @@ def test_unreadable_pictures_are_counted_and_named_and_move_no_code(collect, ass
 def test_pixels_are_normalized_by_their_mean_and_deviation(mean, std, collect, tiny):
     found, _ = collect("--mean-rgb", *mean, *(["--std-rgb", *std] if std else []))
     normal = (PIXELS - np.reshape(mean, (-1, 1, 1))) / np.reshape(std or 1, (-1, 1, 1))
-    assert len(assert_belong(found, PIXELS, tiny.codes(normal), helpers.PETS)) == 13
+    assert len(match(found, tiny.codes(normal))) == 13
 
 
 def test_gray_network_gets_gray_pictures_and_has_codes_and_thumbnails(call, place):
     maps = mx.sym.Pooling(mx.sym.var("data"), kernel=(8, 8), stride=(8, 8), pool_type="avg")
-    symbol = mx.sym.flatten(maps, name="means")
+    symbol = mx.sym.flatten(maps)
     mx.model.save_checkpoint(str(place / "gray"), 0, symbol, {"unused": mx.nd.ones(1)}, {})
     args = "--model gray --images pets --image-shape 1,32,48 --dtype float32 --offline --std-rgb 2"
     printed = call(SCRIPT, *args.split(), "--data-dir", "my data")
@@ -134,13 +130,13 @@ def test_gray_network_gets_gray_pictures_and_has_codes_and_thumbnails(call, plac
     pixels = np.stack([to_gray(picture) for picture in PIXELS])
     expected = pixels.reshape(13, 4, 8, 6, 8).mean(axis=(2, 4)).reshape(13, -1) / 2
     found = load_codes(place / "my data", "gray")
-    assert sorted(assert_belong(found, pixels, expected, helpers.PETS)) == list(range(13))
+    assert sorted(match(found, expected, pixels)) == list(range(13))
 
 
 def test_code_layer_and_image_shape_give_the_output_of_that_layer(collect, tiny):
     found, _ = collect("--code-layer", "pool1_output", "--image-shape", "3,40,24")
     pixels = np.array([crop(picture, 40, 24) for picture in helpers.paint(13)])
-    assert len(assert_belong(found, pixels, tiny.codes(pixels, "pool1_output"), helpers.PETS)) == 13
+    assert len(match(found, tiny.codes(pixels, "pool1_output"), pixels)) == 13
     assert "`pool1_output`" in found[3].weights
 
 
@@ -208,7 +204,7 @@ def test_stopped_run_keeps_what_it_collected_as_a_smaller_whole_set(tiny, place)
     assert process.wait() == -signal.SIGINT and "Traceback" not in shown, shown
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*picture", shown)  # the time left, and how fast
     found, names = load_codes(place / "data", "tiny"), [str(number) for number in range(13)]
-    count = len(assert_belong(found, PIXELS, tiny.codes(PIXELS), names))
+    count = len(match(found, tiny.codes(PIXELS), names=names))
     assert 0 < count < 20_800 and count % 3 == 0
     assert f"stopped early: saved {count:,} codes" in shown
     assert f"{count:,} of 20,800" in found[3].pictures
