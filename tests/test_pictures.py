@@ -60,6 +60,7 @@ def test_any_other_picture_shows_seven_eighths_of_its_shorter_edge(height, width
 
 def test_narrow_strip_does_not_fill_the_memory_and_fine_patterns_are_averaged():
     assert crop(gradient(1, 60_000), 224, 224).shape == (3, 224, 224)
+    assert crop(gradient(60_000, 1), 10, 224).shape == (3, 10, 224)
     stripes = np.zeros((1000, 1000, 3), np.uint8)
     stripes[::2] = 255
     assert abs(crop(stripes, 224, 224).astype(int) - 127).max() < 60

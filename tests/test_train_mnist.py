@@ -99,11 +99,11 @@ def test_accuracies_are_logged_as_they_are_printed(run, log, reference):
     logdir, result = run
     for tag, kind in (("train_acc", "Training"), ("valid_acc", "Validation")):
         printed = re.findall(rf"\[Epoch (\d)\] {kind}: accuracy=(\d\.\d{{6}})\n", result.stdout)
-        logged = [(str(event.step), f"{event.value:f}") for event in log.Scalars(tag)]
-        assert printed == logged and len(logged) == 2
+        logged = [(event.step, event.value) for event in log.Scalars(tag)]
+        np.testing.assert_allclose(np.array(printed, float), logged, atol=1e-6)
     np.testing.assert_allclose(values(log, "train_acc"), reference.hits.mean(axis=1), atol=1e-3)
-    both = [helpers.read_log(logdir / "accuracy" / name) for name in ("train", "valid")]
-    train, valid = (values(each, "accuracy") for each in both)
+    folders = logdir / "accuracy" / "train", logdir / "accuracy" / "valid"
+    train, valid = (values(helpers.read_log(folder), "accuracy") for folder in folders)
     right = np.mean(reference.looks[1][2] == reference.answers)
     assert (train[-1], valid[-1]) == pytest.approx((reference.train_acc, right), abs=3e-4)
     assert valid == values(log, "valid_acc")
