@@ -104,7 +104,8 @@ def test_code_layers_are_those_that_give_a_vector_a_picture():
     codes = sym.FullyConnected(means, weight, num_hidden=5, no_bias=True, name="fc1")
     turned = sym.transpose(codes, name="turned")
     rows = sym.L2Normalization(sym.var("two_weight", shape=(2, 3)), name="rows")
-    layers = code_layers(sym.Group([turned, rows]), (3, 8, 8))
+    scores = sym.SoftmaxOutput(codes)  # takes labels
+    layers = code_layers(sym.Group([turned, rows, scores]), (3, 8, 8))
     assert layers == ["mean_output", "fc1_output"]
 
 
