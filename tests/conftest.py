@@ -1,4 +1,4 @@
-"""What every test runs in: no network, the same cases every time, and fixtures."""
+"""What every test runs in: no network, and fixtures."""
 
 import contextlib
 import functools
@@ -12,7 +12,6 @@ from pathlib import Path
 # A script that trains would set it; and two processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import hypothesis
 import pytest
 from helpers import NO_NETWORK, PETS, TinyNetwork, encode, paint, run_main, write_folder
 from mxboard import SummaryWriter
@@ -23,12 +22,6 @@ import common.datasets
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Seventy thousand digits take seconds, and many tests train on the same ones.
 common.datasets.draw_mnist = functools.lru_cache(common.datasets.draw_mnist)
-
-# The same cases every time; a long run tries new ones.
-options = {"database": None, "deadline": None}
-hypothesis.settings.register_profile("suite", max_examples=10, derandomize=True, **options)
-hypothesis.settings.register_profile("long", max_examples=400, **options)
-hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
