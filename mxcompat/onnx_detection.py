@@ -3,20 +3,20 @@
 import mxnet as mx
 import numpy as np
 
-from .onnx_ops import LAST, as_tuple, refuse, translates
+from .onnx_ops import LAST, refuse, translates
 
 
 @translates("ROIPooling")
 def _roi_pooling(g, a, x, rois):
-    size = as_tuple(a["pooled_size"])
-    return g.MaxRoiPool(x, rois, pooled_shape=size, spatial_scale=float(a["spatial_scale"]))
+    size = a["pooled_size"]
+    return g.MaxRoiPool(x, rois, pooled_shape=size, spatial_scale=a["spatial_scale"])
 
 
 @translates("_contrib_ROIAlign")
 def _roi_align(g, a, x, rois):
-    if a.get("position_sensitive") or a.get("aligned"):
+    if a["position_sensitive"] or a["aligned"]:
         refuse("position_sensitive and aligned")
-    height, width = as_tuple(a["pooled_size"])
+    height, width = a["pooled_size"]
     image = g.reshape(g.Slice(rois, [0], [1], [1]), -1)
     maps = g.RoiAlign(
         x,
@@ -24,8 +24,8 @@ def _roi_align(g, a, x, rois):
         g.cast(g.Relu(image), np.int64),
         output_height=height,
         output_width=width,
-        sampling_ratio=max(0, a.get("sample_ratio", -1)),
-        spatial_scale=float(a["spatial_scale"]),
+        sampling_ratio=max(0, a["sample_ratio"]),
+        spatial_scale=a["spatial_scale"],
     )
     # Regions of no picture are zeros.
     return maps * g.cast(g.reshape(image, -1, 1, 1, 1) >= 0, x.dtype)
@@ -72,9 +72,9 @@ def _not_suppressed(g, boxes, scores, k, overlap, least):
 @translates("_contrib_box_nms")
 def _box_nms(g, a, x):
     count, width = g.size(x, -2), g.size(x, -1)
-    start, score, least = a.get("coord_start", 2), a.get("score_index", 1), a.get("valid_thresh", 0)
-    number, background = a.get("id_index", -1), a.get("background_id", -1)
-    k = min(a["topk"], count) if a.get("topk", -1) > 0 else count
+    start, score, least = a["coord_start"], a["score_index"], a["valid_thresh"]
+    number, background = a["id_index"], a["background_id"]
+    k = min(a["topk"], count) if a["topk"] > 0 else count
     rows = g.reshape(x, -1, count, width)
     scores, ids = (g.Squeeze(_columns(g, rows, i, i + 1), [2]) for i in (score, max(number, 0)))
     is_valid = scores > least
@@ -84,17 +84,15 @@ def _box_nms(g, a, x):
     scores, order = _top(g, g.Where(is_valid, scores, lowest), k)
     rows = _rows(g, rows, order)
     boxes = _columns(g, rows, start, start + 4)
-    corners = boxes if a.get("in_format", "corner") == "corner" else _to_corners(g, boxes)
+    corners = boxes if a["in_format"] == "corner" else _to_corners(g, boxes)
     apart = corners
-    if number >= 0 and not a.get("force_suppress"):
+    if number >= 0 and not a["force_suppress"]:
         # Boxes of different classes are moved apart, so that none suppresses the other.
         reach = g.ReduceMax(corners, keepdims=0) - g.ReduceMin(corners, keepdims=0) + 1
         apart = corners + _columns(g, rows, number, number + 1) * reach
-    left = _not_suppressed(
-        g, apart, g.Unsqueeze(scores, [1]), k, a.get("overlap_thresh", 0.5), least
-    )
-    if a.get("out_format", "corner") != a.get("in_format", "corner"):
-        boxes = corners if a.get("out_format", "corner") == "corner" else _to_centers(g, boxes)
+    left = _not_suppressed(g, apart, g.Unsqueeze(scores, [1]), k, a["overlap_thresh"], least)
+    if a["out_format"] != a["in_format"]:
+        boxes = corners if a["out_format"] == "corner" else _to_centers(g, boxes)
         rows = g.Concat(
             _columns(g, rows, 0, start), boxes, _columns(g, rows, start + 4, LAST), axis=-1
         )
@@ -108,17 +106,17 @@ def _box_nms(g, a, x):
 @translates("_contrib_MultiBoxDetection")
 def _multibox_detection(g, a, x, deltas, anchors):
     classes, count = g.size(x, 1) - 1, g.size(x, 2)
-    overlap, limit = a.get("nms_threshold", 0.5), a.get("nms_topk", -1)
-    if a.get("background_id", 0) != 0 or not 0 < overlap <= 1:
+    overlap, limit = a["nms_threshold"], a["nms_topk"]
+    if a["background_id"] != 0 or not 0 < overlap <= 1:
         refuse("a background_id other than 0, or an nms_threshold that turns suppression off")
-    variances = np.float32(as_tuple(a.get("variances", (0.1, 0.1, 0.2, 0.2))))
+    variances = np.float32(a["variances"])
     boxes = _decode(g, g.reshape(deltas, 0, -1, 4) * variances, _to_centers(g, anchors))
-    if a.get("clip", True):
+    if a["clip"]:
         boxes = g.Min(g.Max(boxes, 0), 1)
     probabilities = g.Slice(x, [1], [LAST], [1])
     best = g.ReduceMax(probabilities, axes=[1], keepdims=0)
     ids = g.cast(g.ArgMax(probabilities, axis=1, keepdims=0), x.dtype)
-    is_valid = best >= a.get("threshold", 0.01)
+    is_valid = best >= a["threshold"]
     rows = g.Concat(g.Unsqueeze(ids, [2]), g.Unsqueeze(best, [2]), boxes, axis=2)
     scores, order = _top(g, g.Where(is_valid, best, -1), count)
     found = g.Unsqueeze(scores >= 0, [2])
@@ -130,7 +128,7 @@ def _multibox_detection(g, a, x, deltas, anchors):
         rows = g.Where(is_within[:, None], rows, _rows(g, unsorted, order))
         scores = g.Where(is_within, scores, -1)
     by_class = g.Unsqueeze(scores, [1])
-    if not a.get("force_suppress"):
+    if not a["force_suppress"]:
         is_class = g.Equal(g.transpose(_columns(g, rows, 0, 1), 0, 2, 1), _numbers(classes, x))
         by_class = g.Where(is_class, by_class, -1)
     left = _not_suppressed(
@@ -155,17 +153,17 @@ def _decode(g, deltas, centers):
 
 @translates("_contrib_box_decode")
 def _box_decode(g, a, x, anchors):
-    deltas = x * np.array([a.get(f"std{i}", 1) for i in range(4)], x.dtype)
-    if a.get("clip", -1) > 0:
-        growth = g.Min(_columns(g, deltas, 2, 4), float(a["clip"]))
+    deltas = x * np.array([a[f"std{i}"] for i in range(4)], x.dtype)
+    if a["clip"] > 0:
+        growth = g.Min(_columns(g, deltas, 2, 4), a["clip"])
         deltas = g.Concat(_columns(g, deltas, 0, 2), growth, axis=-1)
-    is_corner = a.get("format", "center") == "corner"
+    is_corner = a["format"] == "corner"
     return _decode(g, deltas, _to_centers(g, anchors) if is_corner else anchors)
 
 
 @translates("_contrib_box_iou")
 def _box_iou(g, a, x, y):
-    if a.get("format", "corner") != "corner":
+    if a["format"] != "corner":
         x, y = _to_corners(g, x), _to_corners(g, y)
     if not x.shape or x.rank != 2 or y.rank != 2:
         refuse("boxes that are no table of corners")
@@ -182,7 +180,6 @@ def _box_iou(g, a, x, y):
 
 @translates("_contrib_MultiBoxPrior")
 def _multibox_prior(g, a, x):
-    names = ("sizes", "ratios", "steps", "offsets")
-    options = {name: as_tuple(a[name]) for name in names if name in a}
     maps = mx.nd.zeros((1, 1, g.size(x, 2), g.size(x, 3)))
-    return mx.nd.contrib.MultiBoxPrior(maps, clip=bool(a.get("clip")), **options).asnumpy()
+    names = ("sizes", "ratios", "steps", "offsets", "clip")
+    return mx.nd.contrib.MultiBoxPrior(maps, **{name: a[name] for name in names}).asnumpy()

@@ -158,14 +158,22 @@ class Graph:
         return result
 
 
-def parse(attrs):
-    """Return MXNet's attributes, which are text, as Python's values."""
-    values = {}
-    for name, text in attrs.items():
+def parse(node):
+    """Return a node's attributes, which are text, as Python's values, and MXNet's defaults."""
+    known, values = mx.operator.get_operator_arguments(node["op"]), {}
+    kinds = dict(zip(known.names, known.types))
+    defaults = {name: kind.partition("default=")[2].strip("'") for name, kind in kinds.items()}
+    for name, text in {**defaults, **node.get("attrs", {})}.items():
+        kind = kinds.get(name, "")
         try:
-            values[name] = ast.literal_eval(re.sub(r"(?<=\d)L", "", text))  # Python 2's (3L, 3L)
+            value = ast.literal_eval(re.sub(r"(?<=\d)L", "", text))  # Python 2's (3L, 3L)
         except (ValueError, SyntaxError):
-            values[name] = text
+            value = text
+        if value is not None and kind.startswith(("float", "double", "boolean")) and text:
+            value = bool(value) if kind.startswith("boolean") else float(value)
+        elif value is not None and kind.startswith(("Shape", "tuple")):
+            value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        values[name] = value
     return values
 
 
@@ -280,7 +288,7 @@ def build(symbol, params, shapes, dtypes, dims=None):
             elif op not in RANDOM and _is_constant(g, arguments):
                 results = _compute(node, arguments, len(numbers))
             else:
-                results = TRANSLATIONS[op](g, parse(node.get("attrs", {})), *arguments)
+                results = TRANSLATIONS[op](g, parse(node), *arguments)
         except NotImplementedError as error:
             words = f"ONNX has no words for {op} ({g.owner}) with {error}"
             raise NotImplementedError(words) from None

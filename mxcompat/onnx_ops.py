@@ -1,14 +1,13 @@
 """What each of MXNet's operators becomes in ONNX.
 
-A translation takes the graph, the operator's attributes and its inputs, and returns its outputs;
-the graph casts them to the types that MXNet's have. Arrays and numbers among its terms become
-constants. Operators of object detection are in `onnx_detection`.
+A translation takes the graph, the operator's attributes (those not given have MXNet's defaults) and
+its inputs, and returns its outputs; the graph casts them to the types that MXNet's have. Arrays and
+numbers among its terms become constants. Operators of object detection are in `onnx_detection`.
 """
 
 import math
 from functools import partial
 
-import mxnet as mx
 import numpy as np
 
 from .checkpoints import HEADS
@@ -35,15 +34,8 @@ def refuse(what):
     raise NotImplementedError(what)
 
 
-def as_tuple(value, length=1):
-    """Return an attribute that is a number, a sequence or None as a tuple."""
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * length
-
-
 def _axes(value, rank):
-    return [axis % rank for axis in as_tuple(value)]
+    return [axis % rank for axis in value or ()]
 
 
 def _filled(g, value, x, shape):
@@ -131,7 +123,7 @@ def _register_binary(name, function, is_arithmetic):
 
     def with_scalar(g, a, x, is_reversed=False):
         x = g.cast(x, g.outputs[0][1] if is_arithmetic else x.dtype)
-        scalar = g.tensor(float(a["scalar"]), x.dtype)
+        scalar = g.tensor(a["scalar"], x.dtype)
         return function(g, scalar, x) if is_reversed else function(g, x, scalar)
 
     register(
@@ -153,15 +145,15 @@ for _table in (ARITHMETIC, COMPARISONS):
 
 def _spatial(a, x, name, default):
     """Return an attribute of a window, one number for each axis of a map."""
-    return as_tuple(a.get(name)) or (default,) * (x.rank - 2)
+    return a.get(name) or (default,) * (x.rank - 2)
 
 
 def _window(a, x):
     """Return what ONNX wants to know of a window."""
-    if a.get("layout") not in (None, "None", "NCW", "NCHW", "NCDHW"):
+    if a["layout"] not in (None, "NCW", "NCHW", "NCDHW"):
         refuse(f"the layout {a['layout']}")
     return {
-        "kernel_shape": as_tuple(a["kernel"]),
+        "kernel_shape": a["kernel"],
         "strides": _spatial(a, x, "stride", 1),
         "dilations": _spatial(a, x, "dilate", 1),
         "pads": _spatial(a, x, "pad", 0) * 2,
@@ -171,14 +163,14 @@ def _window(a, x):
 
 @translates("Deconvolution")
 def _deconvolution(g, a, x, *weights):
-    if any(as_tuple(a.get("target_shape"))):
+    if any(a["target_shape"]):
         refuse("a target_shape")  # which MXNet, with oneDNN, hardly ever computes either
     return g.ConvTranspose(x, *weights, output_padding=_spatial(a, x, "adj", 0), **_window(a, x))
 
 
 @translates("FullyConnected")
 def _fully_connected(g, a, x, weight, bias=None):
-    if a.get("flatten", True) or x.rank == 2:
+    if a["flatten"] or x.rank == 2:
         return g.Gemm(x if x.rank == 2 else g.Flatten(x), weight, bias, transB=1)
     product = g.MatMul(x, g.transpose(weight, 1, 0))
     return product if bias is None else product + bias
@@ -186,12 +178,12 @@ def _fully_connected(g, a, x, weight, bias=None):
 
 @translates("BatchNorm BatchNorm_v1 _contrib_SyncBatchNorm")
 def _batch_norm(g, a, x, gamma, *others):
-    if a.get("fix_gamma", True):
+    if a["fix_gamma"]:
         gamma = np.ones(gamma.shape, x.dtype)  # whatever is stored
     scales = [g.cast(g.tensor(each), x.dtype) for each in (gamma, *others)]
     axis = a.get("axis", 1) % x.rank
     # A momentum of 1 leaves the means alone: onnx's evaluator updates them, as in training.
-    options = {"epsilon": float(a.get("eps", 1e-3)), "momentum": 1.0}
+    options = {"epsilon": a["eps"], "momentum": 1.0}
     x = _swap(g, x, 1, axis)
     result = g.BatchNormalization(x, *scales, **options)
     result.shape = x.shape
@@ -205,21 +197,21 @@ def _swap(g, x, first, second):
     return x if order == sorted(order) else g.transpose(x, *order)
 
 
-def _instance_norm(g, a, x, *scales, eps=1e-3):
-    return g.InstanceNormalization(x, *scales, epsilon=float(a.get("eps", eps)))
+def _instance_norm(g, a, x, *scales):
+    return g.InstanceNormalization(x, *scales, epsilon=a["eps"])
 
 
 @translates("GroupNorm")
 def _group_norm(g, a, x, *scales):
-    groups = g.reshape(x, 0, a.get("num_groups", 1), -1)
-    return g.Reshape(_instance_norm(g, a, groups, *scales, eps=1e-5), g.Shape(x))
+    groups = g.reshape(x, 0, a["num_groups"], -1)
+    return g.Reshape(_instance_norm(g, a, groups, *scales), g.Shape(x))
 
 
 @translates("LayerNorm")
 def _layer_norm(g, a, x, gamma, beta):
-    axis = a.get("axis", -1) % x.rank
+    axis = a["axis"] % x.rank
     centered = x - g.ReduceMean(x, axes=[axis])
-    deviation = g.Sqrt(g.ReduceMean(centered * centered, axes=[axis]) + a.get("eps", 1e-5))
+    deviation = g.Sqrt(g.ReduceMean(centered * centered, axes=[axis]) + a["eps"])
     sizes = [-1] + [1] * (x.rank - 1 - axis)
     return centered / deviation * g.reshape(gamma, *sizes) + g.reshape(beta, *sizes)
 
@@ -227,34 +219,27 @@ def _layer_norm(g, a, x, gamma, beta):
 @translates("L2Normalization")
 def _l2_normalization(g, a, x):
     axes = {"channel": [1], "spatial": list(range(2, x.rank)), "instance": list(range(1, x.rank))}
-    squares = g.ReduceSum(x * x, axes[a.get("mode", "instance")], keepdims=1)
-    return x / g.Sqrt(squares + a.get("eps", 1e-10))
-
-
-@translates("LRN")
-def _lrn(g, a, x):
-    names, defaults = ("alpha", "beta", "knorm"), (1e-4, 0.75, 2)
-    alpha, beta, bias = (float(a.get(*each)) for each in zip(names, defaults))
-    return g.LRN(x, alpha=alpha, beta=beta, bias=bias, size=a["nsize"])
+    squares = g.ReduceSum(x * x, axes[a["mode"]], keepdims=1)
+    return x / g.Sqrt(squares + a["eps"])
 
 
 @translates("LeakyReLU")
 def _leaky_relu(g, a, x, gamma=None):
-    kind, slope = a.get("act_type", "leaky"), float(a.get("slope", 0.25))
+    kind, slope = a["act_type"], a["slope"]
     if kind == "prelu":
         # One slope for each channel, or one for all.
         return g.PRelu(x, g.reshape(gamma, -1, *[1] * (x.rank - 2)))
     if kind == "gelu":
         return x * 0.5 * (g.Erf(x / math.sqrt(2)) + 1)
     if kind == "rrelu":
-        slope = (a.get("lower_bound", 0.125) + a.get("upper_bound", 0.334)) / 2
+        slope = (a["lower_bound"] + a["upper_bound"]) / 2
     if kind == "selu":
         return g.Selu(x)
     return g.Elu(x, alpha=slope) if kind == "elu" else g.LeakyRelu(x, alpha=slope)
 
 
 def _softmax(op, g, a, x, length=None, sign=1):
-    axis, divisor = a.get("axis", -1) % x.rank, sign * float(a.get("temperature") or 1)
+    axis, divisor = a["axis"] % x.rank, sign * float(a["temperature"] or 1)
     scores = x if divisor == 1 else x / divisor
     if length is None:
         return g.node(op, scores, axis=axis)
@@ -266,9 +251,9 @@ def _softmax(op, g, a, x, length=None, sign=1):
 
 @translates("Pooling")
 def _pooling(g, a, x):
-    kind, power = a.get("pool_type", "max"), a.get("p_value", 2)
+    kind, power = a["pool_type"], a["p_value"]
     terms = x**power if kind == "lp" else x
-    if not a.get("global_pool"):
+    if not a["global_pool"]:
         result = _pool_windows(g, a, x, terms, kind)
     elif kind in ("sum", "lp"):
         result = g.ReduceSum(terms, list(range(2, x.rank)), keepdims=1)
@@ -281,7 +266,7 @@ def _pool_windows(g, a, x, terms, kind):
     """Return the maxima, means or sums of windows."""
     window = {name: _window(a, x)[name] for name in ("kernel_shape", "strides", "pads")}
     kernel, stride, pad = window["kernel_shape"], window["strides"], _spatial(a, x, "pad", 0)
-    axes, is_full = range(2, x.rank), a.get("pooling_convention") == "full"
+    axes, is_full = range(2, x.rank), a["pooling_convention"] == "full"
     if is_full and kind == "max" and None in x.shape[2:]:
         return g.MaxPool(x, ceil_mode=1, **window)
     more = [0] * len(axes)
@@ -295,7 +280,7 @@ def _pool_windows(g, a, x, terms, kind):
             refuse("windows that lie outside of its input")
     if kind == "max":
         return g.MaxPool(x, **window)
-    if kind == "avg" and not a.get("count_include_pad", True):
+    if kind == "avg" and a["count_include_pad"] is False:
         return g.AveragePool(x, **window)
     means = g.AveragePool(terms, count_include_pad=1, **window)
     if kind != "avg":
@@ -310,8 +295,9 @@ def _pool_windows(g, a, x, terms, kind):
 
 @translates("_contrib_AdaptiveAvgPooling2D")
 def _adaptive_average(g, a, x):
-    sizes = as_tuple(a.get("output_size"), 2) or (1, 1)
-    if tuple(sizes) == (1, 1):
+    sizes = a["output_size"] or (1, 1)
+    sizes = sizes * 2 if len(sizes) == 1 else sizes
+    if sizes == (1, 1):
         return g.GlobalAveragePool(x)
     rows, columns = (_averages(g.size(x, 2 + i), n).astype(x.dtype) for i, n in enumerate(sizes))
     return g.MatMul(g.MatMul(g.tensor(rows), x), columns.T.copy())
@@ -328,8 +314,8 @@ def _averages(size, wanted):
 def _upsampling(g, a, x, *others):
     scale = a["scale"]
     if a["sample_type"] == "bilinear":
-        window = {"kernel": [2 * scale - scale % 2] * 2, "stride": [scale] * 2}
-        window.update(pad=(scale // 2,) * 2, num_group=g.size(x, 1))
+        window = {"kernel": (2 * scale - scale % 2,) * 2, "stride": (scale,) * 2}
+        window.update(pad=(scale // 2,) * 2, num_group=g.size(x, 1), layout=None)
         return g.ConvTranspose(x, others[0], **_window(window, x))
     options = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
     options["nearest_mode"] = "floor"
@@ -338,7 +324,7 @@ def _upsampling(g, a, x, *others):
         factor = scale * g.size(x, 2) // g.size(each, 2) if others else scale
         scales = np.float32([1, 1, factor, factor])
         maps.append(g.Resize(each, np.float32([]), scales, **options))
-    return g.Sum(*maps) if a.get("multi_input_mode") == "sum" else g.Concat(*maps, axis=1)
+    return g.Sum(*maps) if a["multi_input_mode"] == "sum" else g.Concat(*maps, axis=1)
 
 
 @translates("_contrib_BilinearResize2D")
@@ -346,7 +332,7 @@ def _bilinear_resize(g, a, x, *like):
     height, width = g.outputs[0][0][2:]
     if height is None or width is None:
         refuse("an output of any size")
-    mode = "align_corners" if a.get("align_corners", True) else "half_pixel"
+    mode = "align_corners" if a["align_corners"] else "half_pixel"
     options = {"mode": "linear", "coordinate_transformation_mode": mode}
     sizes = [g.dim(x, 0), g.dim(x, 1), height, width]
     return g.Resize(x, np.float32([]), np.float32([]), sizes, **options)
@@ -378,21 +364,21 @@ def _reduction(op, g, a, x, instead_of_nan=None):
     values = g.cast(x, g.outputs[0][1])
     if instead_of_nan is not None:
         values = g.Where(g.IsNaN(values), instead_of_nan, values)
-    return _reduce(g, op, values, _reduced_axes(a, x), a.get("keepdims"))
+    return _reduce(g, op, values, _reduced_axes(a, x), a["keepdims"])
 
 
 @translates("moments")
 def _moments(g, a, x):
-    axes, keepdims = _reduced_axes(a, x, "axes"), a.get("keepdims")
+    axes, keepdims = _reduced_axes(a, x, "axes"), a["keepdims"]
     centered = x - g.ReduceMean(x, axes=axes)
     variance = _reduce(g, "ReduceMean", centered * centered, axes, keepdims)
     return _reduce(g, "ReduceMean", x, axes, keepdims), variance
 
 
 def _best(op, g, a, x):
-    if a.get("axis") is None:
+    if a["axis"] is None:
         return g.reshape(g.node(op, g.reshape(x, -1), axis=0), *[1] * len(g.outputs[0][0]))
-    place = g.node(op, x, axis=a["axis"], keepdims=int(bool(a.get("keepdims"))))
+    place = g.node(op, x, axis=a["axis"], keepdims=a["keepdims"])
     return g.reshape(place, 1) if g.outputs[0][0] == (1,) else place
 
 
@@ -400,8 +386,8 @@ def _best(op, g, a, x):
 def _cumsum(g, a, x):
     # ONNX has no sums of float16.
     dtype = np.promote_types(g.outputs[0][1], "float32" if x.dtype == "float16" else "int32")
-    terms = g.cast(g.reshape(x, -1) if a.get("axis") is None else x, dtype)
-    return g.CumSum(terms, np.array(a.get("axis") or 0))
+    terms = g.cast(g.reshape(x, -1) if a["axis"] is None else x, dtype)
+    return g.CumSum(terms, np.array(a["axis"] or 0))
 
 
 # Sorting and picking
@@ -409,7 +395,7 @@ def _cumsum(g, a, x):
 
 def _sorted(g, a, x, k, is_ascending):
     """Return the first `k` values, all if that is 0, and their places along an axis."""
-    axis, size = a.get("axis", -1), [g.dim(x, a.get("axis", -1) or 0)]
+    axis, size = a["axis"], [g.dim(x, a["axis"] or 0)]
     if axis is None:
         x, axis, size = g.reshape(x, -1), 0, g.reshape(g.Size(x), 1)
     options = {"axis": axis, "largest": int(not is_ascending), "dtypes": (x.dtype, np.int64)}
@@ -418,8 +404,8 @@ def _sorted(g, a, x, k, is_ascending):
 
 @translates("topk")
 def _topk(g, a, x):
-    kind, axis = a.get("ret_typ", "indices"), a.get("axis", -1)
-    values, places = _sorted(g, a, x, a.get("k", 1), a.get("is_ascend"))
+    kind, axis = a["ret_typ"], a["axis"]
+    values, places = _sorted(g, a, x, a["k"], a["is_ascend"])
     if kind == "mask":
         flat, axis = (g.reshape(x, -1), 0) if axis is None else (x, axis)
         zeros, ones = _filled(g, 0, x, g.Shape(flat)), _filled(g, 1, x, g.Shape(places))
@@ -437,8 +423,8 @@ def _inside(g, indices, size, mode):
 
 @translates("take _npi_take")
 def _take(g, a, x, indices):
-    axis = a.get("axis", 0)
-    return g.Gather(x, _inside(g, indices, g.dim(x, axis), a.get("mode", "clip")), axis=axis)
+    axis = a["axis"]
+    return g.Gather(x, _inside(g, indices, g.dim(x, axis), a["mode"]), axis=axis)
 
 
 @translates("pick batch_take")
@@ -452,7 +438,7 @@ def _pick(g, a, x, indices):
 
 @translates("one_hot")
 def _one_hot(g, a, indices):
-    values = np.float32([a.get("off_value", 0), a.get("on_value", 1)])
+    values = np.float32([a["off_value"], a["on_value"]])
     places = g.cast(indices, np.int64)
     # ONNX counts negative indices from the end, MXNet has no place for them.
     places = g.Where(places < 0, a["depth"], places)
@@ -473,11 +459,11 @@ def _where(g, a, condition, x, y):
 
 @translates("diag")
 def _diag(g, a, x):
-    k = a.get("k", 0)
+    k = a["k"]
     if x.rank == 1:
         eye = np.eye(g.size(x, 0) + abs(k), k=k, dtype=x.dtype)
         return g.Unsqueeze(g.Pad(x, [max(-k, 0), max(k, 0)]), [1]) * eye
-    axes = [a.get("axis1", 0) % x.rank, a.get("axis2", 1) % x.rank]
+    axes = [a["axis1"] % x.rank, a["axis2"] % x.rank]
     others = [axis for axis in range(x.rank) if axis not in axes]
     sizes = [g.size(x, axis) for axis in axes]
     places = np.ravel_multi_index(np.nonzero(np.eye(*sizes, k)), sizes)
@@ -490,11 +476,11 @@ def _diag(g, a, x):
 
 @translates("Reshape")
 def _reshape(g, a, x):
-    step = -1 if a.get("reverse") else 1
-    codes, sizes = list(as_tuple(a.get("shape")))[::step], g.dims(x)[::step]
+    step = -1 if a["reverse"] else 1
+    codes, sizes = list(a["shape"])[::step], g.dims(x)[::step]
     if not codes:  # of old networks
         codes = list(a["target_shape"])
-        codes[0] = 0 if a.get("keep_highest") else codes[0]
+        codes[0] = 0 if a["keep_highest"] else codes[0]
     result = []
     while codes:
         code = codes.pop(0)
@@ -513,14 +499,14 @@ def _reshape(g, a, x):
 
 @translates("reshape_like")
 def _reshape_like(g, a, x, like):
-    sizes, begin, end = g.dims(x), a.get("lhs_begin") or 0, a.get("lhs_end")
-    middle = g.dims(like)[slice(a.get("rhs_begin"), a.get("rhs_end"))]
+    sizes, begin, end = g.dims(x), a["lhs_begin"] or 0, a["lhs_end"]
+    middle = g.dims(like)[slice(a["rhs_begin"], a["rhs_end"])]
     return g.reshape(x, *sizes[:begin], *middle, *([] if end is None else sizes[end:]))
 
 
 @translates("squeeze _np_squeeze")
 def _squeeze(g, a, x):
-    axes = _axes(a.get("axis"), x.rank) or [i for i, size in enumerate(x.shape) if size == 1]
+    axes = _axes(a["axis"], x.rank) or [i for i, size in enumerate(x.shape) if size == 1]
     if len(axes) == x.rank and g.outputs[0][0]:
         axes = axes[1:]
     return g.Squeeze(x, axes) if axes else x
@@ -528,19 +514,19 @@ def _squeeze(g, a, x):
 
 @translates("SliceChannel _split_v2")
 def _split(g, a, x):
-    axis, count = a.get("axis", 1), a.get("num_outputs", a.get("sections", 0))
+    axis, count = a["axis"], a.get("num_outputs", a.get("sections", 0))
     size = g.size(x, axis)
-    starts = range(0, size, size // count) if count else as_tuple(a["indices"])
+    starts = range(0, size, size // count) if count else a["indices"]
     sizes = [int(each) for each in np.diff([*starts, size])]
     parts = g.Split(x, sizes, axis=axis, outputs=len(sizes))
     parts = parts if len(sizes) > 1 else [parts]
-    return [g.Squeeze(part, [axis]) for part in parts] if a.get("squeeze_axis") else parts
+    return [g.Squeeze(part, [axis]) for part in parts] if a["squeeze_axis"] else parts
 
 
 @translates("slice")
 def _slice(g, a, x):
-    begin, end = as_tuple(a["begin"]), as_tuple(a["end"])
-    step = [each or 1 for each in as_tuple(a.get("step"))] or [1] * len(begin)
+    begin, end = a["begin"], a["end"]
+    step = [each or 1 for each in a["step"]] or [1] * len(begin)
     begin = [(0 if s > 0 else LAST) if b is None else b for b, s in zip(begin, step)]
     end = [(LAST if s > 0 else -LAST) if e is None else e for e, s in zip(end, step)]
     return g.Slice(x, begin, end, list(range(len(begin))), step)
@@ -548,23 +534,23 @@ def _slice(g, a, x):
 
 @translates("slice_like")
 def _slice_like(g, a, x, like):
-    axes = _axes(a.get("axes"), x.rank) or list(range(like.rank))
+    axes = _axes(a["axes"], x.rank) or list(range(like.rank))
     return g.Slice(x, [0] * len(axes), [g.dim(like, axis) for axis in axes], axes)
 
 
 @translates("Crop")
 def _crop(g, a, x, *like):
-    sizes = [g.dim(like[0], axis) for axis in (2, 3)] if like else as_tuple(a["h_w"])
-    starts = list(as_tuple(a.get("offset"))) or [0, 0]
-    if a.get("center_crop"):
+    sizes = [g.dim(like[0], axis) for axis in (2, 3)] if like else a["h_w"]
+    starts = list(a["offset"]) or [0, 0]
+    if a["center_crop"]:
         starts = [(g.dim(x, 2 + i) - size) // 2 for i, size in enumerate(sizes)]
     return g.Slice(x, starts, [start + size for start, size in zip(starts, sizes)], [2, 3])
 
 
 @translates("Pad")
 def _pad(g, a, x):
-    widths, mode = as_tuple(a["pad_width"]), a["mode"]
-    value = a.get("constant_value", 0) if mode == "constant" else None
+    widths, mode = a["pad_width"], a["mode"]
+    value = a["constant_value"] if mode == "constant" else None
     return g.Pad(x, [*widths[::2], *widths[1::2]], value, mode=mode)
 
 
@@ -577,7 +563,7 @@ def _reverse(g, a, x):
 
 @translates("repeat")
 def _repeat(g, a, x):
-    count, axis = a["repeats"], a.get("axis")
+    count, axis = a["repeats"], a["axis"]
     sizes = [g.reshape(g.Size(x), 1)] if axis is None else g.dims(x)
     axis = (axis or 0) % x.rank
     x = g.reshape(x, *sizes[: axis + 1], 1, *sizes[axis + 1 :])
@@ -587,7 +573,7 @@ def _repeat(g, a, x):
 
 @translates("tile")
 def _tile(g, a, x):
-    repeats = as_tuple(a["reps"])
+    repeats = a["reps"]
     missing = len(repeats) - x.rank
     x = g.reshape(x, *[1] * missing, *g.dims(x)) if missing > 0 else x
     return g.Tile(x, [1] * -missing + list(repeats))
@@ -601,17 +587,17 @@ def _expand(g, x, axes, sizes):
 
 @translates("broadcast_like")
 def _broadcast_like(g, a, x, like):
-    if a.get("lhs_axes") is None:
+    if a["lhs_axes"] is None:
         return g.Expand(x, g.Shape(like))
-    return _expand(g, x, a["lhs_axes"], [g.dim(like, axis) for axis in as_tuple(a["rhs_axes"])])
+    return _expand(g, x, a["lhs_axes"], [g.dim(like, axis) for axis in a["rhs_axes"]])
 
 
 @translates("_contrib_arange_like")
 def _arange_like(g, a, x):
-    axis = a.get("axis")
+    axis = a["axis"]
     places = g.count(g.reshape(g.Size(x), 1) if axis is None else g.dim(x, axis))
-    steps = g.cast(places / a.get("repeat", 1), g.outputs[0][1])
-    numbers = steps * float(a.get("step", 1)) + float(a.get("start", 0))
+    steps = g.cast(places / a["repeat"], g.outputs[0][1])
+    numbers = steps * a["step"] + a["start"]
     return g.Reshape(numbers, g.Shape(x)) if axis is None else numbers
 
 
@@ -623,13 +609,13 @@ def _full(g, value):
 
 @translates("smooth_l1")
 def _smooth_l1(g, a, x):
-    square = float(a.get("scalar", 1)) ** 2
+    square = (a["scalar"] or 1.0) ** 2
     return g.Where(abs(x) < 1 / square, x * x * (0.5 * square), abs(x) - 0.5 / square)
 
 
 @translates("_image_normalize")
 def _image_normalize(g, a, x):
-    mean, std = np.array(as_tuple(a.get("mean", 0))), np.array(as_tuple(a.get("std", 1)))
+    mean, std = (np.array(a[name][: g.size(x, -3)]) for name in ("mean", "std"))
     mean, std = (each.reshape(-1, 1, 1).astype(x.dtype) for each in (mean, std))
     return (x - mean) / std
 
@@ -660,8 +646,8 @@ def _batch_dot(g, a, x, y):
 def _gemm(g, a, x, y, added=None):
     if a.get("axis", -2) not in (-2, x.rank - 2):
         refuse("its axis")
-    product = _batch_dot(g, a, x, y) * float(a.get("alpha", 1))
-    return product if added is None else product + added * float(a.get("beta", 1))
+    product = _batch_dot(g, a, x, y) * a["alpha"]
+    return product if added is None else product + added * a["beta"]
 
 
 def _part(g, x, heads, parts, part):
@@ -693,25 +679,25 @@ def _attend(g, a, x, attention, parts):
 
 def _lengths(g, a, x, lengths):
     """Return each sequence's length as int64; without lengths, all are whole."""
-    if a.get("use_sequence_length"):
+    if a["use_sequence_length"]:
         return g.cast(lengths[0], np.int64)
     return g.Expand(g.tensor([g.dim(x, 0)]), g.tensor([g.dim(x, 1)]))
 
 
 @translates("SequenceMask")
 def _sequence_mask(g, a, x, *lengths):
-    if not a.get("use_sequence_length"):
+    if not a["use_sequence_length"]:
         return x
-    axis = a.get("axis", 0)
+    axis = a["axis"]
     places = g.Unsqueeze(g.count(g.dim(x, axis)), [1 - axis])
     is_inside = places < g.Unsqueeze(_lengths(g, a, x, lengths), [axis])
     is_inside = g.Unsqueeze(is_inside, list(range(2, x.rank))) if x.rank > 2 else is_inside
-    return g.Where(is_inside, x, float(a.get("value", 0)))
+    return g.Where(is_inside, x, a["value"])
 
 
 @translates("SequenceLast")
 def _sequence_last(g, a, x, *lengths):
-    x = _swap(g, x, 0, 1) if a.get("axis") == 1 else x
+    x = _swap(g, x, 0, 1) if a["axis"] == 1 else x
     places = g.Unsqueeze(_lengths(g, a, x, lengths) - 1, [1])
     return g.GatherND(x, g.Concat(places, g.Unsqueeze(g.count(g.dim(x, 1)), [1]), axis=1))
 
@@ -729,7 +715,7 @@ def _rnn(g, a, x, weights, *states):
     if any(a.get(n) for n in ("use_sequence_length", "projection_size", "lstm_state_clip_max")):
         refuse("use_sequence_length, projection_size or clipped states")
     op, order = RECURRENT[a["mode"]]
-    directions, layers = 1 + bool(a.get("bidirectional")), a.get("num_layers", 1)
+    directions, layers = 1 + bool(a["bidirectional"]), a["num_layers"]
     size, gates, both = a["state_size"], len(order), range(directions)
     options = {
         "hidden_size": size,
@@ -774,8 +760,8 @@ def _random(op, g, like, **options):
 
 @translates("_sample_multinomial")
 def _multinomial(g, a, x):
-    shape = as_tuple(a.get("shape"))
-    if x.rank != 2 or a.get("get_prob") or len(shape) > 1:
+    shape = a["shape"]
+    if x.rank != 2 or a["get_prob"] or len(shape) > 1:
         refuse("anything but one row of draws for each row")
     draws = g.Multinomial(g.Log(x), sample_size=(shape or (1,))[0], dtype=np.int32)
     return draws if shape else g.reshape(draws, -1)
@@ -798,15 +784,16 @@ EXPRESSIONS = {
     "_contrib_BatchNormWithReLU": lambda g, a, *inputs: g.Relu(_batch_norm(g, a, *inputs)),
     "InstanceNorm": _instance_norm,
     "Activation": lambda g, a, x: TRANSLATIONS[a["act_type"]](g, a, x),
-    "hard_sigmoid": lambda g, a, x: g.HardSigmoid(
-        x, alpha=float(a.get("alpha", 0.2)), beta=float(a.get("beta", 0.5))
+    "LRN": lambda g, a, x: g.LRN(
+        x, alpha=a["alpha"], beta=a["beta"], bias=a["knorm"], size=a["nsize"]
     ),
+    "hard_sigmoid": lambda g, a, x: g.HardSigmoid(x, alpha=a["alpha"], beta=a["beta"]),
     "softmax": partial(_softmax, "Softmax"),
     "softmin": partial(_softmax, "Softmax", sign=-1),
     "log_softmax": partial(_softmax, "LogSoftmax"),
     # Of maps, unless told otherwise, oneDNN takes the last axis.
-    "SoftmaxOutput": lambda g, a, x: g.Softmax(x, axis=1 if a.get("multi_output") else -1),
-    "SoftmaxActivation": lambda g, a, x: g.Softmax(x, axis=1 if a.get("mode") == "channel" else -1),
+    "SoftmaxOutput": lambda g, a, x: g.Softmax(x, axis=1 if a["multi_output"] else -1),
+    "SoftmaxActivation": lambda g, a, x: g.Softmax(x, axis=1 if a["mode"] == "channel" else -1),
     "sum _np_sum _npi_sum": partial(_reduction, "ReduceSum"),
     "mean _np_mean _npi_mean": partial(_reduction, "ReduceMean"),
     "prod _np_prod _npi_prod": partial(_reduction, "ReduceProd"),
@@ -814,53 +801,55 @@ EXPRESSIONS = {
     "min _np_min _npi_min": partial(_reduction, "ReduceMin"),
     "nansum": partial(_reduction, "ReduceSum", instead_of_nan=0),
     "nanprod": partial(_reduction, "ReduceProd", instead_of_nan=1),
-    "norm": lambda g, a, x: _reduction(f"ReduceL{a.get('ord', 2)}", g, a, x),
+    "norm": lambda g, a, x: _reduction(f"ReduceL{a['ord']}", g, a, x),
     "argmax _npi_argmax": partial(_best, "ArgMax"),
     "argmin _npi_argmin": partial(_best, "ArgMin"),
-    "argmax_channel": lambda g, a, x: _best("ArgMax", g, {"axis": 1}, x),
-    "sort": lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[:1],
-    "argsort": lambda g, a, x: _sorted(g, a, x, 0, a.get("is_ascend", True))[1:],
-    "Embedding": lambda g, a, indices, weight: _take(g, {}, weight, indices),
+    "argmax_channel": lambda g, a, x: _best("ArgMax", g, {"axis": 1, "keepdims": False}, x),
+    "sort": lambda g, a, x: _sorted(g, a, x, 0, a["is_ascend"])[:1],
+    "argsort": lambda g, a, x: _sorted(g, a, x, 0, a["is_ascend"])[1:],
+    "Embedding": lambda g, a, indices, weight: _take(
+        g, {"axis": 0, "mode": "clip"}, weight, indices
+    ),
     "gather_nd": lambda g, a, x, indices: g.GatherND(x, _places(g, indices)),
     "scatter_nd": lambda g, a, x, indices: g.ScatterND(
-        np.zeros(as_tuple(a["shape"]), x.dtype), _places(g, indices), x
+        np.zeros(a["shape"], x.dtype), _places(g, indices), x
     ),
-    "_arange": lambda g, a: mx.nd._internal._arange(**a).asnumpy(),
-    "_eye": lambda g, a: mx.nd._internal._eye(**a).asnumpy(),
-    "_linspace": lambda g, a: mx.nd._internal._linspace(**a).asnumpy(),
+    "_arange": lambda g, a: np.arange(a["start"], a["stop"], a["step"]).repeat(a["repeat"]),
+    "_eye": lambda g, a: np.eye(a["N"], a["M"] or None, a["k"]),
+    "_linspace": lambda g, a: np.linspace(a["start"], a["stop"], a["num"], a["endpoint"]),
     "_zeros": lambda g, a: _full(g, 0),
     "_ones": lambda g, a: _full(g, 1),
     "_full": lambda g, a: _full(g, a["value"]),
     "expand_dims _npi_expand_dims": lambda g, a, x: g.Unsqueeze(x, [a["axis"]]),
     "transpose _np_transpose": lambda g, a, x: g.Transpose(
-        x, perm=_axes(a.get("axes"), x.rank) or None
+        x, perm=_axes(a["axes"], x.rank) or None
     ),
-    "_np_reshape": lambda g, a, x: g.reshape(x, *as_tuple(a["newshape"])),
-    "SwapAxis": lambda g, a, x: _swap(g, x, a.get("dim1", 0), a.get("dim2", 0)),
-    "Concat _rnn_param_concat": lambda g, a, *inputs: g.Concat(*inputs, axis=a.get("dim", 1)),
-    "_npi_concatenate": lambda g, a, *inputs: g.Concat(*inputs, axis=a.get("axis", 0)),
+    "_np_reshape": lambda g, a, x: g.reshape(x, *a["newshape"]),
+    "SwapAxis": lambda g, a, x: _swap(g, x, a["dim1"], a["dim2"]),
+    "Concat _rnn_param_concat": lambda g, a, *inputs: g.Concat(*inputs, axis=a["dim"]),
+    "_npi_concatenate": lambda g, a, *inputs: g.Concat(*inputs, axis=a["axis"]),
     "stack _npi_stack": lambda g, a, *inputs: g.Concat(
-        *(g.Unsqueeze(x, [a.get("axis", 0)]) for x in inputs), axis=a.get("axis", 0)
+        *(g.Unsqueeze(x, [a["axis"]]) for x in inputs), axis=a["axis"]
     ),
     "slice_axis": lambda g, a, x: g.Slice(
-        x, [a["begin"]], [LAST if a.get("end") is None else a["end"]], [a["axis"]]
+        x, [a["begin"]], [LAST if a["end"] is None else a["end"]], [a["axis"]]
     ),
     # Expanding by 1 keeps a size, which is what MXNet's 0 asks for.
     "broadcast_to _npi_broadcast_to": lambda g, a, x: g.Expand(
-        x, [size or 1 for size in as_tuple(a["shape"])]
+        x, [size or 1 for size in a["shape"]]
     ),
-    "broadcast_axis": lambda g, a, x: _expand(g, x, a.get("axis"), as_tuple(a.get("size"))),
+    "broadcast_axis": lambda g, a, x: _expand(g, x, a["axis"], a["size"]),
     "depth_to_space": lambda g, a, x: g.DepthToSpace(x, blocksize=a["block_size"]),
     "space_to_depth": lambda g, a, x: g.SpaceToDepth(x, blocksize=a["block_size"]),
     "add_n": lambda g, a, *inputs: g.Sum(*inputs),
-    "Dropout": lambda g, a, x: x if a.get("mode") != "always" else refuse("its mode"),
-    "clip": lambda g, a, x: g.Min(g.Max(x, float(a["a_min"])), float(a["a_max"])),
+    "Dropout": lambda g, a, x: x if a["mode"] != "always" else refuse("its mode"),
+    "clip": lambda g, a, x: g.Min(g.Max(x, a["a_min"]), a["a_max"]),
     "_image_to_tensor": lambda g, a, x: (
         g.transpose(g.cast(x, np.float32), *([2, 0, 1] if x.rank == 3 else [0, 3, 1, 2])) / 255
     ),
-    "_np_dot": lambda g, a, x, y: _dot(g, {}, x, y) if y.rank < 3 else refuse("three axes"),
+    "_np_dot": lambda g, a, x, y: _dot(g, a, x, y) if y.rank < 3 else refuse("three axes"),
     "_linalg_syrk": lambda g, a, x: _gemm(
-        g, {**a, "transpose_a": a.get("transpose"), "transpose_b": not a.get("transpose")}, x, x
+        g, {**a, "transpose_a": a["transpose"], "transpose_b": not a["transpose"]}, x, x
     ),
     "_contrib_interleaved_matmul_selfatt_qk": lambda g, a, x: _score(g, a, x, x, (3, 0), (3, 1)),
     "_contrib_interleaved_matmul_encdec_qk": lambda g, a, x, y: _score(g, a, x, y, (1, 0), (2, 0)),
@@ -870,10 +859,10 @@ EXPRESSIONS = {
         x, _lengths(g, a, x, lengths), batch_axis=1, time_axis=0
     ),
     "_random_uniform _random_uniform_like": lambda g, a, *like: _random(
-        "RandomUniform", g, like, low=float(a.get("low", 0)), high=float(a.get("high", 1))
+        "RandomUniform", g, like, low=a["low"], high=a["high"]
     ),
     "_random_normal _random_normal_like": lambda g, a, *like: _random(
-        "RandomNormal", g, like, mean=float(a.get("loc", 0)), scale=float(a.get("scale", 1))
+        "RandomNormal", g, like, mean=a["loc"], scale=a["scale"]
     ),
 }
 register(EXPRESSIONS)
