@@ -159,11 +159,6 @@ def first_layer(page, url, layer):
     return [grid([shoot_card(pane, tag) for tag in tags], 3)]
 
 
-inception_bn_conv_1 = partial(first_layer, layer="inception_bn_conv_1")
-resnet_152_conv0 = partial(first_layer, layer="resnet_152_conv0")
-vgg16_conv1_1 = partial(first_layer, layer="vgg16_conv1_1")
-
-
 def images_for_convnet_codes(page, url):
     """Show all the pictures, at half their size."""
     side = 32 * 66 + 2
@@ -344,15 +339,14 @@ PICTURES = {
     "mnist_weights.png": (log_mnist, mnist_weights, 1280, 900, 2),
     "mnist_codes.png": (log_mnist, mnist_codes, 1500, 1000, 1),
     "mnist_hparams.png": (log_runs, mnist_hparams, 1280, 800, 1.5),
-    "inception_bn_conv_1.png": (log_filters, inception_bn_conv_1, 1280, 900, 1.5),
-    "resnet_152_conv0.png": (log_filters, resnet_152_conv0, 1280, 900, 1.5),
-    "vgg16_conv1_1.png": (log_filters, vgg16_conv1_1, 1280, 900, 1.5),
     "images_for_convnet_codes.png": (log_codes, images_for_convnet_codes, 2614, 2614, 1),
     "imagenet_embedding.png": (log_codes, imagenet_embedding, 1560, 1000, 1),
     "embedding_t_sne_motion.gif": (log_codes, embedding_t_sne_motion, 2200, 1500, 1),
     "imagenet_mistake.png": (log_codes, imagenet_mistake, 1400, 900, 1),
     "imagenet_dog_cluster.gif": (log_codes, imagenet_dog_cluster, 1300, 800, 1),
 }
+for layer in ("inception_bn_conv_1", "resnet_152_conv0", "vgg16_conv1_1"):
+    PICTURES[f"{layer}.png"] = (log_filters, partial(first_layer, layer=layer), 1280, 900, 1.5)
 
 
 def main():
