@@ -85,8 +85,8 @@ def test_parameters_that_do_not_fit_are_an_error(changes, shape, words, tiny, tm
 
 
 def test_input_besides_the_pictures_is_named_and_not_the_pictures_shape_blamed():
-    rows = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=4, name="fc")
-    symbol = mx.sym.broadcast_mul(rows, mx.sym.var("stage"))
+    rows = sym.FullyConnected(sym.var("data"), num_hidden=4, name="fc")
+    symbol = sym.broadcast_mul(rows, sym.var("stage"))
     with pytest.raises(ScriptError, match="made up does not fit its symbol: stage is not in it"):
         make_network(symbol, draw_params(rows, (3, 8, 8)), (3, 8, 8), "made up")
 
@@ -128,10 +128,11 @@ def test_codes_that_cannot_be_compared_are_an_error(wrong):
         check_finite(np.array([[0, 1], [2, wrong]]))
 
 
-def test_network_that_makes_the_same_code_of_every_picture_is_said_to_be_dead(capsys):
+def test_codes_that_are_all_the_same_are_said_to_be_of_one_picture_or_a_dead_network(capsys):
     for codes, dead in ((np.ones((3, 5)), True), (np.eye(3), False), (np.ones((1, 5)), False)):
         warn_if_dead(codes)
-        assert ("dead" in capsys.readouterr().err) == dead
+        said = "the pictures are all the same, or the network, or a layer of it, is dead"
+        assert (said in capsys.readouterr().err) == dead
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2_0_25", "resnet18_v2"])
@@ -197,20 +198,20 @@ def test_dense_layer_after_a_map_of_one_pixel_gives_the_same_codes_in_every_batc
 
 
 def convolve(maps, name="conv"):
-    return mx.sym.Convolution(maps, num_filter=4, kernel=(3, 3), pad=(1, 1), name=name)
+    return sym.Convolution(maps, num_filter=4, kernel=(3, 3), pad=(1, 1), name=name)
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda maps, _: mx.sym.BatchNorm(maps, fix_gamma=False),  # as in Gluon's CIFAR ResNets v2
-        lambda maps, _: mx.sym.Activation(maps, act_type="relu"),
+        lambda maps, _: sym.BatchNorm(maps, fix_gamma=False),  # as in Gluon's CIFAR ResNets v2
+        lambda maps, _: sym.Activation(maps, act_type="relu"),
         lambda maps, pixels: convolve(pixels, "other") + maps,
     ],
     ids=["BatchNorm", "relu", "sum"],
 )
 def test_sum_that_reads_a_convolution_also_through_a_layer_that_can_be_fused_is_right(layer):
-    pixels = mx.sym.var("data") / 255
+    pixels = sym.var("data") / 255
     maps = convolve(pixels)
     symbol = convolve(layer(maps, pixels), "last") + maps
     images = np.random.default_rng(0).integers(256, size=(8, 3, 8, 8), dtype=np.uint8)

@@ -62,6 +62,7 @@ def test_without_a_network_everything_is_drawn_and_says_so(call, tmp_path):
     printed = call(SCRIPT, "--offline", "--logdir", "here")
     assert "tensorboard --logdir here\n" in printed.out
     filters_line, picture_line = printed.err.splitlines()
+    assert printed.err.count("(--offline)") == 2
     assert "vgg16_conv1_1_bias.param" in filters_line and "synthetic filters" in filters_line
     assert "imagenet_swan.ndarray" in picture_line and "synthetic picture" in picture_line
     layers = {

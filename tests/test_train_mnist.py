@@ -257,10 +257,8 @@ def test_bad_argument_is_named_and_nothing_is_logged(arguments, status, words, c
 def test_loss_that_is_not_finite_ends_the_script(call, tmp_path):
     with pytest.raises(ScriptError, match="^the loss is nan at step 1: try a smaller --lr$"):
         call(SCRIPT, *SMALL, "--lr", "1e30")
-    assert np.isfinite(values(helpers.read_log(tmp_path / "logs"), "cross_entropy")).tolist() == [
-        1,
-        0,
-    ]
+    first, second = values(helpers.read_log(tmp_path / "logs"), "cross_entropy")
+    assert np.isfinite(first) and not np.isfinite(second)
 
 
 @pytest.mark.parametrize(
@@ -275,15 +273,8 @@ def test_training_that_learns_nothing_says_how_many_gradients_are_zero(arguments
 
 
 def test_killed_run_keeps_what_it_logged(tmp_path):
-    command = [
-        sys.executable,
-        helpers.ROOT / SCRIPT,
-        *SMALL,
-        "--epochs",
-        "999",
-        "--logdir",
-        tmp_path,
-    ]
+    args = *SMALL, "--epochs", "999", "--logdir", tmp_path
+    command = [sys.executable, helpers.ROOT / SCRIPT, *args]
     options = {"env": helpers.script_env(), "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **options) as process:
         next(line for line in process.stdout if line.startswith("[Epoch 1] Validation"))
