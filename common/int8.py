@@ -118,7 +118,8 @@ def _observe(symbol, params, layers, images, streams):
     ranges = [limit for _, *limits in seen for limit in limits]
     # In this order MXNet looks at each layer before it computes the next, and frees it.
     group = mx.sym.Group([*ranges, symbol])
-    encoder = Encoder(group, params, images.shape[1:], mx.cpu(), streams)
+    # By twos: what is kept of the layers until it is looked at fills the memory.
+    encoder = Encoder(group, params, images.shape[1:], mx.cpu(), streams, part=2)
     *limits, codes = encoder.start(images)()
     limits = np.array(limits)
     lowest, highest = limits[::2].min(axis=1), limits[1::2].max(axis=1)

@@ -76,10 +76,10 @@ class Encoder:
     hangs or dies once in a few hundred runs.
     """
 
-    def __init__(self, symbol, params, image_shape, ctx, streams=1):
-        self._ctx, self._executors = ctx, []
+    def __init__(self, symbol, params, image_shape, ctx, streams=1, part=PART):
+        self._ctx, self._part, self._executors = ctx, part, []
         for _ in range(streams):
-            data = nd.zeros((PART, *image_shape), ctx)
+            data = nd.zeros((part, *image_shape), ctx)
             args = [params.get(name, data) for name in symbol.list_arguments()]
             # Not shared: an operator locks what it might change.
             states = [params[name].copy() for name in symbol.list_auxiliary_states()]
@@ -88,9 +88,10 @@ class Encoder:
     def start(self, images):
         """Start on (n, C, H, W) uint8 pictures; return a function that waits for the outputs."""
         parts = []
-        for start, executor in zip(range(0, len(images), PART), itertools.cycle(self._executors)):
+        starts, shape = range(0, len(images), self._part), (self._part, *images.shape[1:])
+        for start, executor in zip(starts, itertools.cycle(self._executors)):
             # The last part is filled up with its own pictures.
-            part = np.resize(images[start : start + PART], (PART, *images.shape[1:]))
+            part = np.resize(images[start : start + self._part], shape)
             pixels = nd.array(part, self._ctx, dtype="uint8").astype("float32")
             outputs = executor.forward(is_train=False, data=pixels)
             # Copies, before the stream's next part takes their place.
