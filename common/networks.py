@@ -78,11 +78,16 @@ class Encoder:
 
     def __init__(self, symbol, params, image_shape, ctx, streams=1, part=PART):
         self._ctx, self._part, self._executors = ctx, part, []
+        nodes = json.loads(symbol.tojson())["nodes"]
+        inputs = [node["inputs"] for node in nodes if node["op"] == "Deconvolution"]
+        # Each stream has its own of what MXNet rearranges in place, and of states, which it locks.
+        own = {nodes[index]["name"] for each in inputs for index, *_ in each}
+        own.update(symbol.list_auxiliary_states())
         for _ in range(streams):
-            data = nd.zeros((part, *image_shape), ctx)
-            args = [params.get(name, data) for name in symbol.list_arguments()]
-            # Not shared: an operator locks what it might change.
-            states = [params[name].copy() for name in symbol.list_auxiliary_states()]
+            arrays = {name: each.copy() if name in own else each for name, each in params.items()}
+            arrays["data"] = nd.zeros((part, *image_shape), ctx)
+            args = [arrays[name] for name in symbol.list_arguments()]
+            states = [arrays[name] for name in symbol.list_auxiliary_states()]
             self._executors.append(symbol.bind(ctx, args, grad_req="null", aux_states=states))
 
     def start(self, images):

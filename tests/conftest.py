@@ -11,6 +11,7 @@ from pathlib import Path
 
 # A script that trains would set it; and two processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MXNET_CPU_WORKER_NTHREADS", "2")  # for streams that run at once
 
 import pytest
 from helpers import NO_NETWORK, PETS, TinyNetwork, encode, paint, run_main, write_folder

@@ -197,6 +197,20 @@ def test_dense_layer_after_a_map_of_one_pixel_gives_the_same_codes_in_every_batc
         assert error < (1e-4 if dtype == "float32" else 0.1) * abs(expected).max()
 
 
+def test_encoders_do_not_rearrange_the_weights_of_a_deconvolution_under_each_other():
+    maps = sym.Convolution(sym.var("data") / 255, num_filter=32, kernel=(3, 3))
+    maps = sym.Deconvolution(maps, num_filter=16, kernel=(4, 4), stride=(2, 2))
+    symbol = sym.FullyConnected(maps, num_hidden=4)
+    images = np.random.default_rng(0).integers(256, size=(64, 3, 32, 32), dtype=np.uint8)
+    params = draw_params(symbol, (3, 32, 32))
+    network = make_network(symbol, params, (3, 32, 32), "made up")
+    expected = forward(symbol, params, images)
+    encoders = [Encoder(network.symbol, network.params, (3, 32, 32), CPU, 2) for _ in range(2)]
+    for encoder in encoders * 2:
+        error = abs(encoder.start(images)()[0] - expected).max()
+        assert error < 1e-5 * abs(expected).max()
+
+
 def convolve(maps, name="conv"):
     return sym.Convolution(maps, num_filter=4, kernel=(3, 3), pad=(1, 1), name=name)
 
