@@ -66,8 +66,7 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
         if node["op"] != "Convolution":
             continue
         inputs = [nodes[index]["name"] for index, *_ in node["inputs"][1:]]
-        if missing := [each for each in inputs if each not in params]:
-            raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
+        _require(inputs, params, source)
         weight, *bias = (params[each] for each in inputs)
         kernel = tuple(map(int, re.findall(r"\d+", node["attrs"]["kernel"])))
         count = int(node["attrs"]["num_filter"])
@@ -161,8 +160,7 @@ def infer_params(symbol, image_shape):
 def fit_params(symbol, params, image_shape, source):
     """Return the shape of each parameter, and of the output, once all fit the parameters."""
     names = symbol.list_arguments() + symbol.list_auxiliary_states()
-    if missing := [name for name in names if name not in params and name != "data"]:
-        raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
+    _require([name for name in names if name != "data"], params, source)
     try:
         shapes, output = infer_params(symbol, image_shape)
     except mx.MXNetError as error:
@@ -192,7 +190,13 @@ def _fits(symbol, params, image_shape):
         shapes, _ = infer_params(symbol, image_shape)
     except mx.MXNetError:  # too small for a kernel
         return False
-    return all(params[name].shape == shape for name, shape in shapes.items() if name in params)
+    return all(params[name].shape == shape for name, shape in shapes.items())
+
+
+def _require(names, params, source):
+    """Refuse parameters that lack one of some names."""
+    if missing := [name for name in names if name not in params]:
+        raise ScriptError(f"{source} does not fit its symbol: {missing[0]} is not in it")
 
 
 def wrong_shape(image_shape, better=None):

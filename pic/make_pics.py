@@ -243,7 +243,8 @@ def imagenet_dog_cluster(page, url):
     projector, cloud = open_codes(page, url)
     run_t_sne(page, projector, (1, 500))
     box = cloud.bounding_box()
-    clip = {"x": box["x"], "y": 66, "width": 1300 - box["x"], "height": 800 - 66}
+    size, left = page.viewport_size, box["x"]
+    clip = {"x": left, "y": 66, "width": size["width"] - left, "height": size["height"] - 66}
     frames = [shoot(page, clip=clip)]
     before = shoot(cloud)
     for word in ("ter", "terri", "terrier"):

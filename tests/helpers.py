@@ -54,13 +54,6 @@ def run_python(code, *args, env=None, **options):
     return subprocess.run(command, env=script_env(**(env or {})), **options)
 
 
-def start_python(code, *args):
-    """Start such a program; return the process, whose input and output are pipes."""
-    command = [sys.executable, "-c", code, *map(str, args)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=script_env(), **pipes)
-
-
 def run_main(script, *args):
     """Run a script's main in this process; an error is raised."""
     argv, sys.argv = sys.argv, [script, *map(str, args)]

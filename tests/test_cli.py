@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mxnet as mx
 import pytest
-from helpers import ROOT, script_env
+from helpers import ROOT, run_python, script_env
 
 from common import cli
 from common.errors import ScriptError
@@ -176,4 +176,4 @@ assert state() == before, (before, state())
 
 
 def test_importing_common_changes_nothing_in_the_process():
-    subprocess.run([sys.executable, "-c", STATE], cwd=ROOT, env=script_env(), check=True)
+    run_python(STATE, check=True)

@@ -1,11 +1,13 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 from mxcompat.board.files import atomic_write, locked, part_folder
 
 import pytest
-from helpers import contents, start_python
+from helpers import ROOT, contents, script_env
 
 HOLD = """
 import sys, time
@@ -18,7 +20,8 @@ with part_folder(sys.argv[1]) as part:
 
 
 def test_part_folder_of_a_killed_process_is_removed_once_it_is_old(tmp_path):
-    with start_python(HOLD, tmp_path) as process:
+    command, options = [sys.executable, "-c", HOLD, tmp_path], {"cwd": ROOT, "env": script_env()}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
         process.stdout.readline()
         (part,) = tmp_path.iterdir()
         os.utime(part, (0, 0))

@@ -43,9 +43,8 @@ def test_threads_are_set_before_mxnet_is_imported(script, expected, tmp_path):
     names = "OMP_NUM_THREADS", "MXNET_CPU_WORKER_NTHREADS"
     look = f"import os; print(*map(os.environ.get, {names})); raise SystemExit"
     (tmp_path / "mxcompat.py").write_text(look)
-    env = helpers.script_env(PYTHONPATH=str(helpers.ROOT), **dict.fromkeys(names))
-    command = [sys.executable, "-c", f"import {script}"]
-    assert subprocess.check_output(command, cwd=tmp_path, env=env, text=True) == expected
+    env = {"PYTHONPATH": str(helpers.ROOT), **dict.fromkeys(names)}
+    assert helpers.run_python(f"import {script}", cwd=tmp_path, env=env).stdout == expected
 
 
 @pytest.fixture

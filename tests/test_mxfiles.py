@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import ROOT, encode, paint
+from helpers import ROOT, encode, paint, run_python
 from mxnet.recordio import IRHeader, MXIndexedRecordIO, pack, unpack
 
 import mxfiles
@@ -293,5 +293,4 @@ def test_file_that_is_neither_ends_in_one_line(name, words, tmp_path):
 def test_import_needs_numpy_and_nothing_else():
     packages = "{'mxcompat', 'mxnet', 'cv2', 'tqdm', 'pooch', 'requests', 'tensorboard'}"
     code = f"import sys, mxfiles.__main__; sys.exit(str({packages} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert result.stderr == "set()\n"
+    assert run_python(code).stderr == "set()\n"

@@ -232,6 +232,5 @@ def test_sum_that_reads_a_convolution_also_through_a_layer_that_can_be_fused_is_
     params = draw_params(symbol, images.shape[1:])
     network = make_network(symbol, params, images.shape[1:], "made up")
     expected = forward(symbol, params, images).reshape(8, -1)
-    encoder = Encoder(network.symbol, network.params, images.shape[1:], CPU)
-    for codes in (encoder.start(images)(), quantize(network, images)[1]):
+    for codes in (codes_of(network, images), quantize(network, images)[1]):
         assert abs(codes - expected).max() < 1e-5 * abs(expected).max()

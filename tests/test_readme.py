@@ -1,13 +1,12 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 from importlib import metadata
 
 import pytest
-from helpers import PETS, ROOT, encode, paint, read_log, run_main, script_env, write_folder
+from helpers import PETS, ROOT, encode, paint, read_log, run_main, run_python, write_folder
 from mxboard import SummaryWriter
 from packaging.requirements import Requirement
 
@@ -116,7 +115,6 @@ def test_every_command_works_in_the_order_of_the_page(page, tiny, tmp_path, monk
 
 def test_lines_for_a_program_of_ones_own_let_it_log(tmp_path):
     log = 'with SummaryWriter("logs_of_ones_own") as sw:\n    sw.add_scalar("loss", 1.0, 3)\n'
-    command = [sys.executable, "-c", IMPORTS + log]
-    subprocess.run(command, cwd=tmp_path, env=script_env(PYTHONPATH=str(ROOT)), check=True)
+    run_python(IMPORTS + log, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
     (event,) = read_log(tmp_path / "logs_of_ones_own").Scalars("loss")
     assert (event.step, event.value) == (3, 1.0)
