@@ -45,12 +45,7 @@ from common.codes import DEFAULT_MODEL, Description, save_codes
 from common.datasets import load_output_names, load_pictures
 from common.errors import ScriptError, visible, warn
 from common.int8 import SAMPLE_COUNT, choose_dtype
-from common.networks import (
-    load_resnet_152,
-    make_network,
-    readable_errors,
-    warn_if_dead,
-)
+from common.networks import load_resnet_152, make_network, readable_errors, warn_if_dead
 from common.pictures import name_labels, shrink, stack_readable
 
 THUMBNAIL_SIDE = 64  # pixels: a sprite sheet of 2,304 is then 3,072 pixels wide

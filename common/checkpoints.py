@@ -77,7 +77,7 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
                 )
         is_grouped = int(node["attrs"].get("num_group", 1)) > 1
         if weight.ndim == 4 and weight.shape[1] in (1, 3) and not is_grouped:
-            layers[node["name"]] = [array.astype("float32") for array in (weight, *bias)]
+            layers[node["name"]] = [weight, *bias]
     if not layers:
         raise ScriptError(f"{source} has no convolution with 3 input channels, or 1")
     name = name or next(iter(layers))

@@ -160,7 +160,7 @@ def rewrite_batch_norms(symbol, params, image_shape):
         is_shared = uses[node["inputs"][1][0]] > 1
         if source["op"] == "Convolution" or is_shared or axis != "1" or outputs != "False":
             continue
-        gamma, beta, mean, variance = (params[name].astype("float32") for name in names)
+        gamma, beta, mean, variance = (params[name] for name in names)
         if attrs.get("fix_gamma", "True") in ("True", "1"):
             gamma = mx.nd.ones_like(gamma)
         scale = gamma / mx.nd.sqrt(variance + float(attrs.get("eps", 1e-3)))

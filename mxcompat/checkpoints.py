@@ -64,7 +64,7 @@ def load_checkpoint(prefix: str, epoch: Optional[int] = None) -> Checkpoint:
     # `arg:` and `aux:` stand before the names of parameters and of auxiliary states.
     params = {
         name.split(":", 1)[-1]: mx.nd.array(
-            array, dtype="float32" if array.dtype == "float16" else array.dtype
+            array, dtype="float32" if array.dtype.kind == "f" else array.dtype
         )
         for name, array in saved.items()
     }
@@ -144,7 +144,7 @@ def _mend(graph):
         if node["op"] == "FullyConnected":
             # Without its shape MXNet tells what it would have to be.
             graph["nodes"][node["inputs"][1][0]].get("attrs", {}).pop("__shape__", None)
-        if attrs.get("dtype") == "float16":
+        if attrs.get("dtype") in ("float16", "float64"):
             attrs["dtype"] = "float32"
         attrs.pop("__dtype__", None)
     return mx.sym.load_json(json.dumps(graph))

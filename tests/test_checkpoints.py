@@ -161,12 +161,16 @@ def test_several_inputs_are_named(tmp_path):
         load_checkpoint(prefix)
 
 
-def test_network_in_float16_runs_in_float32_and_int8(tmp_path):
-    pixels = sym.Cast(sym.var("data", dtype="float16"), dtype="float16")
-    weight = sym.var("fc_weight", dtype="float16")
-    half = sym.FullyConnected(pixels, weight, num_hidden=5, no_bias=True, name="fc")
-    array = WEIGHT.astype(np.float16)
-    codes, network = codes_of(save(tmp_path, sym.Cast(half, dtype="float32"), fc_weight=array))
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_network_of_another_dtype_runs_in_float32_and_int8(dtype, tmp_path):
+    pixels = sym.Cast(sym.var("data", dtype=dtype), dtype=dtype)
+    weight, array = sym.var("fc_weight", dtype=dtype), WEIGHT.astype(dtype)
+    rows = sym.FullyConnected(pixels, weight, num_hidden=5, no_bias=True, name="fc")
+    prefix = save(tmp_path, sym.Cast(rows, dtype="float32"), fc_weight=array)
+    codes, network = codes_of(prefix)
+    symbol, params, _ = load_checkpoint(prefix)
+    assert params["fc_weight"].dtype == np.float32
+    assert symbol.infer_type(data="float32")[0] == [np.float32] * 2  # as the export asks for
     expected = IMAGES.reshape(4, -1) @ array.astype(np.float32).T
     np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-3)
     quantize(network, IMAGES)
