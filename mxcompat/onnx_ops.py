@@ -626,9 +626,9 @@ def _image_normalize(g, a, x):
 @translates("dot")
 def _dot(g, a, x, y):
     """Sum over the last axis of `x` and the first of `y`, or the other way where transposed."""
-    if a.get("transpose_a") and x.rank > 1:
+    if a.get("transpose_a"):
         x = g.transpose(x, *range(1, x.rank), 0)
-    if a.get("transpose_b") and y.rank > 1:
+    if a.get("transpose_b"):
         y = g.transpose(y, y.rank - 1, *range(y.rank - 1))
     shared, sizes = g.dim(y, 0), [*g.dims(x)[:-1], *g.dims(y)[1:]]
     x = x if x.rank == 2 else g.reshape(x, -1, shared)

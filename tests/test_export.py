@@ -125,7 +125,7 @@ USES = {
     "cumsum": lambda x: S.cumsum(x, axis=1),
     "topk": lambda x: S.topk(x, k=3, axis=1, ret_typ="both"),
     "topk as a mask": lambda x: S.topk(x, k=2, ret_typ="mask", is_ascend=True),
-    "sort and argsort": lambda x: each(x, S.sort, S.argsort),
+    "sort and argsort": lambda x: S.Group([S.sort(x), S.argsort(x, axis=None)]),
     "pick": lambda x: S.pick(x, integers(S.mean(x, axis=1)), axis=1, mode="wrap"),
     "take": lambda x: S.take(V("w", shape=(3, 4)), integers(x)),
     "Embedding": lambda x: S.Embedding(integers(x), input_dim=3, output_dim=4),
