@@ -47,11 +47,15 @@ def script_env(**variables):
     return {name: value for name, value in env.items() if value is not None}
 
 
-def run_python(code, *args, env=None, **options):
-    """Run a program, given as text, to its end in a process of its own."""
-    command = [sys.executable, "-c", code, *map(str, args)]
+def run(*command, env=None, **options):
+    """Run a command to its end; return its exit status and what it printed."""
     options = {"capture_output": True, "text": True, "timeout": 600, "cwd": ROOT, **options}
     return subprocess.run(command, env=script_env(**(env or {})), **options)
+
+
+def run_python(code, *args, **options):
+    """Run a program, given as text, in a process of its own."""
+    return run(sys.executable, "-c", code, *args, **options)
 
 
 def run_main(script, *args):
@@ -156,7 +160,6 @@ def damage(path, how):
         "empty": b"",
         "half": content[: len(content) // 2],
         "cut": content[:-10],
-        "flipped": content[:40] + b"\1" + content[41:],
         "text": b"hello, world\n" * 99,
     }
     path.write_bytes(damages[how])

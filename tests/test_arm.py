@@ -10,7 +10,7 @@ from pathlib import Path
 from mxcompat import arm
 
 import pytest
-from helpers import ROOT, run_python
+from helpers import ROOT, run, run_python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ELF is the format of Linux")
 
@@ -34,9 +34,7 @@ SIZE = f"0x{len(LIBRARY):06x}"
 )
 def test_library_is_as_binutils_read_it(option, expected, tmp_path):
     (tmp_path / "library.so").write_bytes(LIBRARY)
-    command = ["readelf", "--wide", option, tmp_path / "library.so"]
-    env = {**os.environ, "LC_ALL": "C"}
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    result = run("readelf", "--wide", option, tmp_path / "library.so", env={"LC_ALL": "C"})
     assert result.stderr == "" and re.search(expected, result.stdout), result.stdout
 
 

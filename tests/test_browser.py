@@ -15,7 +15,6 @@ from helpers import (
     decode_png,
     encode,
     read_log,
-    read_text,
     run_main,
     write_folder,
 )
@@ -133,26 +132,12 @@ def test_graphs_opens_box_by_box_and_shows_shapes_on_edges(demo):
         assert shown.text_content().strip() == shape
 
 
-def test_histograms_has_a_row_per_epoch_for_each_of_six_parameters(demo):
-    pane = show(demo.page, demo.url, "histograms", "hybridsequential0")
-    cards = pane.locator("tf-histogram-loader")
-    expect(cards).to_have_count(6)
-    for card in cards.all():
-        expect(card.locator("g.histogram")).to_have_count(EPOCHS)
-
-
 def test_hparams_has_the_settings_of_a_run_beside_its_last_accuracy(demo):
     show(demo.page, demo.url, "hparams")
     cells = demo.page.locator("tf-hparams-table-view vaadin-grid-cell-content")
     accuracy = demo.read("mnist").Scalars("valid_acc")[-1].value
     for text in ("--momentum", "valid_acc", "mnist", "0.90000", f"{accuracy:.5f}"):
         expect(cells.get_by_text(text, exact=True).first).to_be_visible()
-
-
-def test_text_shows_what_the_network_was_trained_on(demo):
-    pane = show(demo.page, demo.url, "text", "^mnist_data$")
-    source = re.sub(r"\*\*|`", "", read_text(demo.read("mnist"), "mnist_data"))
-    expect(pane.locator(".text tf-markdown-view")).to_have_text(source)
 
 
 def test_pr_curves_draws_a_precision_recall_curve(demo):

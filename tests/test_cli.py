@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mxnet as mx
 import pytest
-from helpers import ROOT, run_python, script_env
+from helpers import ROOT, script_env
 
 from common import cli
 from common.errors import ScriptError
@@ -160,20 +160,3 @@ def test_stream_that_is_closed_or_cannot_show_a_name_is_no_reason_to_stop(redire
     body = "print('\ufffd'); print(2, file=cli.sys.stderr)"
     status, out, err = finish(run_code(body, *shell, PYTHONIOENCODING="ascii"))
     assert (status, out + err) == (0, printed)
-
-
-STATE = """
-import multiprocessing, os, signal, sys, warnings
-import mxcompat, mxnet
-def state():
-    streams = sys.stdout.line_buffering, sys.stderr.line_buffering, sys.excepthook
-    processes = multiprocessing.get_start_method(allow_none=True), sorted(os.environ)
-    return signal.getsignal(2), signal.getsignal(15), streams, processes, warnings.showwarning
-before = state()
-from common import charts, checkpoints, cli, codes, datasets, int8, networks, pictures, synthetic
-assert state() == before, (before, state())
-"""
-
-
-def test_importing_common_changes_nothing_in_the_process():
-    run_python(STATE, check=True)

@@ -1,11 +1,10 @@
 import re
 import socket
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, find, read_log, script_env
+from helpers import ROOT, find, read_log, run
 
 SCRIPT = "train_mnist.py"
 ARGUMENTS = "--offline --epochs 2 --batch-size 3000"  # 40 steps
@@ -23,8 +22,7 @@ def train_as_the_page_says(folder, of_the_last_worker=""):
     start, last = "--kv-store dist_sync", f"{of_the_last_worker} --logdir {folder}"
     first, second, rest = block.split(start)
     block = f"{first}{start} {ARGUMENTS} --logdir {folder}{second}{start} {ARGUMENTS} {last}{rest}"
-    command = ["timeout", "300", "bash", "-c", block]  # ends all of them after a hang
-    return subprocess.run(command, capture_output=True, text=True, env=script_env())
+    return run("timeout", "300", "bash", "-c", block)  # ends all of them after a hang
 
 
 def values(log, tag):

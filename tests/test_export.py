@@ -1,7 +1,6 @@
 import functools
 import importlib
 import re
-import subprocess
 import sys
 import types
 
@@ -16,7 +15,7 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-from helpers import ROOT, script_env
+from helpers import ROOT, run
 
 S, C, V = mx.sym, mx.sym.contrib, mx.sym.var
 Norm, Leaky, Dense, Resize = S.BatchNorm, S.LeakyReLU, S.FullyConnected, C.BilinearResize2D
@@ -460,9 +459,7 @@ def test_command_says_in_one_line_what_is_wrong(arguments, words, command):
 
 
 def test_command_in_the_shell_says_in_one_line_which_argument_is_wrong():
-    command = [sys.executable, "-m", "mxcompat.export", "face", "--image-shape", "3,0"]
-    options = {"env": script_env(), "cwd": ROOT, "capture_output": True, "text": True}
-    result = subprocess.run(command, **options)
+    result = run(sys.executable, "-m", "mxcompat.export", "face", "--image-shape", "3,0")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
 
 

@@ -3,14 +3,13 @@ import os
 import pickle
 import re
 import struct
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import ROOT, encode, paint, run_python
+from helpers import ROOT, encode, paint, run, run_python
 from mxnet.recordio import IRHeader, MXIndexedRecordIO, pack, unpack
 
 import mxfiles
@@ -39,9 +38,8 @@ def write(path, contents, keys=None):
     return path
 
 
-def run(*args):
-    command = [sys.executable, "-m", "mxfiles", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def run_command(*args):
+    return run(sys.executable, "-m", "mxfiles", *args)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -244,14 +242,14 @@ def mixed(tmp_path):
 def test_records_are_listed(name, mixed, tmp_path):
     (tmp_path / "renamed").write_bytes((tmp_path / "x.rec").read_bytes())
     listing = "4 records\n2 different labels, from 0.5 to 3\n2 .jpg, 1 .png, 1 .bin\n"
-    assert run(tmp_path / name).stdout == listing
+    assert run_command(tmp_path / name).stdout == listing
 
 
 def test_records_are_taken_out_as_they_are_into_a_new_folder(mixed, tmp_path):
-    assert run(tmp_path / "x.rec", "-o", tmp_path / "out").stderr == ""
+    assert run_command(tmp_path / "x.rec", "-o", tmp_path / "out").stderr == ""
     names = ["3/5.png", "0.5/7.jpg", "0.5/7_2.jpg", "3/6.bin"]
     assert [(tmp_path / "out" / name).read_bytes() for name in names] == mixed
-    again = run(tmp_path / "x.rec", "-o", tmp_path / "out")
+    again = run_command(tmp_path / "x.rec", "-o", tmp_path / "out")
     assert again.returncode == 1 and again.stderr.count("\n") == 1 and "exists" in again.stderr
 
 
@@ -261,8 +259,8 @@ def test_arrays_are_listed_and_saved_for_numpy(names, tmp_path):
     mxfiles.save(tmp_path / "x.params", dict(zip(names, arrays)) if names else arrays)
     first, second = names or [0, 1]
     listing = f"{first} float32 (2, 3, 4)\n{second} uint8 (3,)\n"
-    assert run(tmp_path / "x.params").stdout == listing
-    run(tmp_path / "x.params", "-o", tmp_path / "x.npz")
+    assert run_command(tmp_path / "x.params").stdout == listing
+    run_command(tmp_path / "x.params", "-o", tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as saved:
         assert saved.files == (names or ["arr_0", "arr_1"])
         for ours, array in zip(saved.values(), arrays):
@@ -285,7 +283,7 @@ def test_code_of_the_page_reads_what_mxnet_wrote(packed, tmp_path, monkeypatch):
 )
 def test_file_that_is_neither_ends_in_one_line(name, words, tmp_path):
     (tmp_path / "x.txt").write_text("version https://git-lfs.github.com/spec/v1\n")
-    result = run(tmp_path / name)
+    result = run_command(tmp_path / name)
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert name in result.stderr and words in result.stderr
 

@@ -1,12 +1,11 @@
 import os
 import struct
-import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, centers, damage, encode, paint, script_env, write_folder, write_rec
+from helpers import centers, damage, encode, paint, run, write_folder, write_rec
 
 from common.errors import ScriptError
 from common.pictures import (
@@ -165,8 +164,7 @@ def test_folder_without_pictures_is_an_error_that_names_it(tmp_path):
 def test_folder_that_cannot_be_read_is_an_error_that_names_it(folder, unprivileged):
     (folder / "cat").chmod(0)
     code = f"import mxcompat, common.pictures as p; p.PictureFolder({str(folder)!r}, {SHAPE})"
-    command = [*unprivileged, sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=script_env())
+    result = run(*unprivileged, sys.executable, "-c", code)
     assert f"PermissionError: [Errno 13] Permission denied: '{folder}/cat'" in result.stderr
 
 

@@ -1,9 +1,9 @@
 import re
-import subprocess
 import sys
 
+import helpers
 import pytest
-from helpers import ROOT, run_python, script_env
+from helpers import ROOT, run_python
 
 PROGRAM = """
 import os, pickle, sys
@@ -19,8 +19,8 @@ if __name__ == "__main__":
 
 
 def run(folder, *command, end="pass", libraries=ROOT):
-    command, env = [sys.executable, *command], script_env(PYTHONPATH=str(libraries), END=end)
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=600)
+    env = {"PYTHONPATH": str(libraries), "END": end}
+    return helpers.run(sys.executable, *command, cwd=folder, env=env)
 
 
 CHAINED = """

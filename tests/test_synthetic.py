@@ -45,14 +45,6 @@ def test_patterns_can_be_told_apart_by_their_colors():
     assert np.mean(labels[distances.argmin(axis=1)] == labels) > 0.5  # by chance: 1 in 8
 
 
-def test_picture_has_edges_in_color_and_in_gray():
-    picture = synthetic.draw_picture(224).astype(int)
-    assert picture.shape == (3, 224, 224)
-    for part, is_colored in ((picture[:, :112, :112], True), (picture[:, 113:, 113:], False)):
-        assert (np.ptp(part, axis=0).mean() > 30) == is_colored
-        assert all(abs(np.diff(part, axis=axis)).max() > 15 for axis in (1, 2))
-
-
 @pytest.mark.parametrize("kernel", [3, 7])
 def test_filters_are_half_gray_half_colored_all_different_and_of_one_length(kernel):
     filters = synthetic.draw_filters(kernel, seed=1)

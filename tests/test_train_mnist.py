@@ -73,8 +73,7 @@ def run(tmp_path_factory):
     args = "--offline --epochs 2 --batch-size 3500 --lr 0.2 --momentum 0.5 --seed 7"
     command = [sys.executable, helpers.ROOT / SCRIPT, *args.split(), "--log-interval", "5"]
     command += ["--logdir", folder / "logs", "--data-dir", folder / "data"]
-    options = {"capture_output": True, "text": True, "timeout": 600, "env": helpers.script_env()}
-    result = subprocess.run(command, check=True, **options)
+    result = helpers.run(*command, check=True)
     assert not (folder / "data").exists()
     return folder / "logs", result
 
