@@ -205,6 +205,7 @@ FIXED = {
     "gather_nd": (PICTURE, lambda x: S.gather_nd(x, S.floor(V("i", shape=(2, 4))))),
     "where by row": (PICTURE, lambda x: S.where(V("w", shape=(2,)) > 1, x, x * 2)),
     "squeeze of ones": ((1, 1), S.squeeze),
+    "diag of a vector": ((5,), lambda x: S.diag(x, k=-2)),
     "Reshape in reverse": (PICTURE, lambda x: S.reshape(x, shape=(-1, 5, 0), reverse=True)),
     "SequenceMask": ((5, 3, 2), lambda x: Mask(x, V("w", shape=(3,)) * 2, value=-2)),
     "box_iou": ((3, 4), lambda x: C.box_iou(S.sort(x), S.sort(V("w", shape=(5, 4))))),

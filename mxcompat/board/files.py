@@ -31,7 +31,7 @@ def part_folder(folder):
             yield Path(part)
     except OSError as error:
         # The system's errors about an open file do not say which one.
-        is_ours = not error.filename or PART_PREFIX in os.fsdecode(error.filename)
+        is_ours = not error.filename or PART_PREFIX in error.filename
         if error.errno and is_ours:
             error.filename = error.filename2 or str(folder)
         raise
