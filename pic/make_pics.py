@@ -41,8 +41,9 @@ FRAME_MS, LAST_FRAME_MS = 120, 2500
 
 
 def run(script, *args):
-    """Run a script to its end."""
-    subprocess.run([sys.executable, ROOT / script, *args], check=True)
+    """Run a script to its end, as from a shell: mxcompat has set OMP_... for this process."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    subprocess.run([sys.executable, ROOT / script, *args], env=env, check=True)
 
 
 def log_mnist(real, data_dir, logdir):
