@@ -99,10 +99,10 @@ def load_batches(pictures, indices, batch_size):
     """Read pictures in the order of their indices, some batches ahead, in threads."""
     return gluon.data.DataLoader(
         pictures,
-        min(batch_size, len(indices)),
+        batch_size,
         sampler=indices,
         batchify_fn=stack_readable,
-        num_workers=mxcompat.available_cores(),
+        num_workers=CORES,
         thread_pool=True,
         timeout=threading.TIMEOUT_MAX,  # a pause by Ctrl-Z may be long
     )
@@ -152,7 +152,7 @@ def main():
     if len(indices) < args.max_num_images:
         warn(f"only {len(indices):,} pictures found: using all of them")
     sample = load_batches(pictures, indices[:SAMPLE_COUNT], args.batch_size)
-    # Elsewhere MXNet must not compute in two threads at once.
+    # On other processors MXNet must not compute in two threads at once.
     streams = STREAMS if ctx.device_type == "cpu" and platform.machine() == "x86_64" else 1
     encoder, precision, cosine = choose_dtype(
         network, args.dtype, sample, args.image_shape, ctx, streams

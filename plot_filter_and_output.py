@@ -27,7 +27,6 @@ from mxcompat.downloads import FILES, Files
 from mxboard import SummaryWriter
 from mxnet import nd
 
-import mxfiles
 from common import cli
 from common.charts import scale_each
 from common.checkpoints import FirstLayer, load_checkpoint, load_first_layer
@@ -69,14 +68,13 @@ def load_layers(files):
     paths, missing = fetch_or_warn(files.fetch, PARAMS, "showing synthetic filters instead")
     if missing:
         arrays = {
-            f"{name}_weight": draw_filters(kernel, seed)
+            f"{name}_weight": nd.array(draw_filters(kernel, seed))
             for seed, (name, (kernel, _)) in enumerate(LAYERS.items())
         }
         source = f"**Not trained:** the filters are drawn ({missing})."
     else:
-        arrays = {path.stem: mxfiles.load(path)[0] for path in paths}
+        arrays = {path.stem: nd.load(str(path))[0] for path in paths}
         source = "The filters that Inception-BN, ResNet-152 and VGG16 learned."
-    arrays = {name: nd.array(array) for name, array in arrays.items()}
     layers = [
         FirstLayer(name, arrays[f"{name}_weight"], arrays.get(f"{name}_bias"), mean_rgb)
         for name, (_, mean_rgb) in LAYERS.items()

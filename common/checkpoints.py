@@ -14,7 +14,6 @@ import mxnet as mx
 import numpy as np
 from mxnet import nd
 
-from .datasets import PICTURE_SIDE
 from .errors import ScriptError, warn
 
 INCEPTION_BN = "imagenet1k-inception-bn"  # the other network of the published demo
@@ -50,11 +49,9 @@ def load_checkpoint(prefix):
         raise ScriptError(
             f"the network has {len(inputs)} inputs ({' '.join(inputs)}): pictures go into one"
         )
-    graph = json.loads(symbol.tojson())
-    for node in graph["nodes"]:
-        if node["op"] == "null" and "data" not in inputs and node["name"] == inputs[0]:
-            node["name"] = "data"
-    return Checkpoint(mx.sym.load_json(json.dumps(graph)), params, path)
+    if "data" not in inputs:
+        symbol = symbol(**{inputs[0]: mx.sym.var("data")})
+    return Checkpoint(symbol, params, path)
 
 
 def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
@@ -77,7 +74,7 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
                 )
         is_grouped = int(node["attrs"].get("num_group", 1)) > 1
         if weight.ndim == 4 and weight.shape[1] in (1, 3) and not is_grouped:
-            layers[node["name"]] = [weight, *bias]
+            layers[node["name"]] = weight, bias[0] if bias else None
     if not layers:
         raise ScriptError(f"{source} has no convolution with 3 input channels, or 1")
     name = name or next(iter(layers))
@@ -87,11 +84,9 @@ def load_first_layer(checkpoint, name, mean_rgb, std_rgb):
             f"these are: {' '.join(layers)}",
             status=2,
         )
-    weight, bias = (*layers[name], None)[:2]
-    if not all(np.isfinite(array.asnumpy()).all() for array in layers[name]):
+    weight, bias = layers[name]
+    if not all(np.isfinite(a.asnumpy()).all() for a in (weight, bias) if a is not None):
         raise ScriptError(f"{source} has NaN or infinite weights in {name}: train it again")
-    if max(weight.shape[2:]) > PICTURE_SIDE:
-        raise ScriptError(f"the kernel of {name} is larger than a picture, {weight.shape[2:]}")
     layer = FirstLayer(name, weight, bias, mean_rgb or (0,), std_rgb or (1,))
     return layer, f"The filters are `{name}` of `{source}`."
 
@@ -124,10 +119,7 @@ def choose_code_layer(symbol, name, image_shape):
 def code_layers(symbol, image_shape):
     """Name the layers that give one vector per picture, from the first to the last."""
     layers = symbol.get_internals()
-    try:
-        _, shapes, _ = infer_shapes(layers.infer_shape_partial, image_shape, count=2)
-    except mx.MXNetError as error:
-        raise wrong_shape(image_shape) from error
+    _, shapes, _ = infer_shapes(layers.infer_shape_partial, image_shape, count=2)
     vectors = [
         name
         for name, shape in zip(layers.list_outputs(), shapes)
@@ -140,11 +132,14 @@ def code_layers(symbol, image_shape):
 
 def infer_shapes(infer, image_shape, count=1):
     """Call a symbol's way to infer shapes for `count` pictures; return all three lists."""
-    # What MXNet prints when it cannot is no help to a user.
-    with contextlib.redirect_stdout(None):
-        shapes = infer(data=(count, *image_shape))
+    try:
+        # What MXNet prints when it cannot is no help to a user.
+        with contextlib.redirect_stdout(None):
+            shapes = infer(data=(count, *image_shape))
+    except mx.MXNetError as error:
+        raise wrong_shape(image_shape) from error
     if shapes[1] is None:
-        raise mx.MXNetError("some shapes cannot be inferred")
+        raise wrong_shape(image_shape)
     return shapes
 
 
@@ -161,10 +156,7 @@ def fit_params(symbol, params, image_shape, source):
     """Return the shape of each parameter, and of the output, once all fit the parameters."""
     names = symbol.list_arguments() + symbol.list_auxiliary_states()
     _require([name for name in names if name != "data"], params, source)
-    try:
-        shapes, output = infer_params(symbol, image_shape)
-    except mx.MXNetError as error:
-        raise wrong_shape(image_shape) from error
+    shapes, output = infer_params(symbol, image_shape)
     for name, shape in shapes.items():
         found = params[name].shape
         if found == shape:
@@ -188,7 +180,7 @@ def fit_params(symbol, params, image_shape, source):
 def _fits(symbol, params, image_shape):
     try:
         shapes, _ = infer_params(symbol, image_shape)
-    except mx.MXNetError:  # too small for a kernel
+    except ScriptError:  # too small for a kernel
         return False
     return all(params[name].shape == shape for name, shape in shapes.items())
 

@@ -25,8 +25,8 @@ class Description(NamedTuple):
     """Facts about a set of codes, as its JSON file has them."""
 
     class_names: list  # of the pictures, by label
-    pictures: str  # where they come from, as Markdown, and so the weights
-    weights: str
+    pictures: str  # where they come from, as Markdown
+    weights: str  # likewise
     precision: str  # "float32" or "int8"
     cosine: Optional[float]  # mean cosine of int8 and float32 codes
     seed: int
@@ -121,7 +121,7 @@ def _class_key(name):
     return synset_id[0].strip() if synset_id else name.strip()
 
 
-def neighbor_precision(codes, labels, k=5):
+def neighbor_precision(codes, labels, k):
     """Return the share of the k nearest neighbors that have a picture's class, and chance's.
 
     Neighbors are the nearest by cosine. Of more than MOST_JUDGES pictures an even sample is

@@ -1,6 +1,5 @@
 """Pictures: decoded, cropped and shrunk; from a folder or a RecordIO file, or drawn."""
 
-import math
 import os
 import re
 from pathlib import Path
@@ -136,15 +135,13 @@ def _find_pictures(folder):
     def fail(error):
         raise error  # os.walk would pass over a folder that it cannot read
 
-    # Not one walk that follows links: a class may be a link, but a link may lead in circles.
-    classes = [each.path for each in os.scandir(folder) if each.is_dir()]
-    walks = [next(os.walk(folder, onerror=fail))]
-    walks += [step for each in classes for step in os.walk(each, onerror=fail)]
-    for parent, _, names in walks:
-        if not any(part.startswith(".") for part in Path(parent).relative_to(folder).parts):
-            for name in names:
-                if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
-                    yield Path(parent, name)
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        paths = [Path(parent, each) for each in folders if not each.startswith(".")]
+        # A class may be a link, but a link inside one may lead in circles.
+        folders[:] = [path.name for path in paths if parent == str(folder) or not path.is_symlink()]
+        for name in names:
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
+                yield Path(parent, name)
 
 
 class PictureRecords(Pictures):
@@ -167,8 +164,6 @@ class PictureRecords(Pictures):
         except ValueError:
             return f"record {index}", None, 0
         label, note = _read_label(np.ravel(record.label))
-        if not math.isfinite(label):
-            raise ScriptError(f"record {record.id} of {self.source} has the label {label}")
         self._notes.update(note)
         return f"record {record.id}", decode(record.data), int(label)
 

@@ -27,7 +27,7 @@ import platform
 
 from .installed import explained
 
-__all__ = ["SummaryWriter", "__version__", "available_cores"]
+__all__ = ["SummaryWriter", "__version__"]
 __version__ = "1.0"
 
 with explained():
@@ -40,4 +40,3 @@ with explained():
 
     patches.mend()
     from .board.writer import SummaryWriter
-    from .patches import available_cores

@@ -29,18 +29,12 @@ LARGEST_PAGE = 1 << 16
 
 
 def prepare():
-    """Load stand-ins for Arm's libraries, so that MXNet can be imported.
-
-    Raises
-    ------
-    ImportError
-        OpenCV comes without OpenBLAS, as Debian's build of it does.
-    """
+    """Load stand-ins for Arm's libraries, so that MXNet can be imported."""
     import cv2  # loads the OpenBLAS in its wheel
 
     mapped_files = Path("/proc/self/maps").read_text()
     openblas = re.search(r"/opencv_\w+\.libs/(libopenblas\S+)$", mapped_files, re.MULTILINE)
-    if not openblas:
+    if not openblas:  # as in Debian's build of OpenCV
         raise ImportError(
             f"MXNet needs the OpenBLAS in OpenCV's wheel, and {cv2.__file__} comes without it: "
             "pip install opencv-python-headless"
@@ -54,21 +48,9 @@ def prepare():
 
 
 def make_library(soname, needed, machine=EM_AARCH64):
-    """Make a shared library that has no code, and needs another library.
+    """Return a shared library, as bytes, that is called `soname`, has no code, and needs `needed`.
 
-    Parameters
-    ----------
-    soname : str
-        The name by which other libraries need it.
-    needed : str
-        The soname of the library that it needs.
-    machine : int
-        The processor, as ELF's ``e_machine`` numbers it.
-
-    Returns
-    -------
-    bytes
-        The content of a 64-bit little-endian ELF file.
+    `machine` is the processor, as ELF's ``e_machine`` numbers it.
     """
     strings = b"\0" + soname.encode() + b"\0" + needed.encode() + b"\0"
     strings += bytes(-len(strings) % 8)  # what comes after them is aligned to 8 bytes

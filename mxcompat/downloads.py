@@ -85,7 +85,7 @@ imagenette imagenette2-320.tgz 341663724 569b4497c98db6dd29f335d1f109cf315fe1270
 
 
 class File(NamedTuple):
-    """A file to fetch: its name and size in bytes, its purpose, and the folders that have it."""
+    """A file to fetch: what it is for, the folders that have it, its size in bytes, its digest."""
 
     purpose: str
     mirrors: tuple
@@ -105,10 +105,6 @@ class UnavailableError(OSError):
 
 class DamagedError(OSError):
     """A file is damaged, here or on the mirrors; the message says what to do."""
-
-
-class _MirrorError(Exception):
-    """A mirror does not have a file; the message says why."""
 
 
 class Files:
@@ -165,12 +161,12 @@ class Files:
             message = f"{paths[name]} was damaged (wrong sha256) and has been replaced"
             warnings.warn(message, stacklevel=2)
         if failed:
-            reasons = "; ".join(dict.fromkeys(map(str, failed.values())))
+            reasons = "; ".join(dict.fromkeys(failed.values()))
             raise UnavailableError(f"no {' '.join(failed)} in {self.folder} ({reasons})")
         return list(paths.values())
 
     def _fetch_all(self, names):
-        """Fetch files; return the error for each that no mirror has."""
+        """Fetch files; return why no mirror has it, for each that none has."""
         if not names:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,15 +178,14 @@ class Files:
             warnings.warn(message, stacklevel=3)
             for name in names:
                 path = part / Path(name).name
-                try:
-                    self._fetch_one(name, path)
+                if why := self._fetch_one(name, path):
+                    failed[name] = why
+                else:
                     os.replace(path, self.folder / path.name)
-                except _MirrorError as error:
-                    failed[name] = error
         return failed
 
     def _fetch_one(self, name, path):
-        """Fetch a file from the first mirror that has it."""
+        """Fetch a file from the first mirror that has it; return why none has it, or None."""
         own = os.environ.get(MIRROR_VARIABLE)
         urls = [f"{mirror}/{path.name}" for mirror in FILES[name].mirrors]
         reasons = {}  # hosts by why they do not have it
@@ -198,14 +193,14 @@ class Files:
             host = _host(url)
             reason = self._silent.get(host) or _download(url, path)
             if not reason and _is_whole(path, name):
-                return
+                return None
             if reason in ("no answer", "no connection"):
                 self._silent[host] = reason
             reasons.setdefault(reason or "wrong sha256", []).append(host)
         why = "; ".join(f"{', '.join(hosts)}: {reason}" for reason, hosts in reasons.items())
         if "wrong sha256" in reasons:
             raise DamagedError(f"{name} is damaged on the mirrors ({why}): try again later")
-        raise _MirrorError(why)
+        return why
 
 
 def _is_whole(path, name):

@@ -169,8 +169,7 @@ def _runner(model):
     if onnxruntime is not None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        providers = {"providers": ["CPUExecutionProvider"]}
-        session = onnxruntime.InferenceSession(content, options, **providers)
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return lambda batch: session.run(None, batch)
     from onnx.reference import ReferenceEvaluator
 

@@ -16,12 +16,6 @@ def explained():
     """Import MXNet and what it needs in this block: what is missing is explained in one line.
 
     Warnings that only the authors of the packages could act on are left out.
-
-    Raises
-    ------
-    ImportError
-        MXNet was imported before, has no wheel for this machine, or a package or a system library
-        is missing.
     """
     if "mxnet" in sys.modules:
         raise ImportError("mxnet was imported before mxcompat: import mxcompat first")

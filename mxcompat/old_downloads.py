@@ -105,19 +105,10 @@ def get_model_file(name, root=None):
 
 
 def fetch_weights(files, name):
-    """Return the path of a network's pretrained weights; fetch them if need be.
+    """Return the path of a network's pretrained weights, as .params in the folder of `files`.
 
-    Parameters
-    ----------
-    files : downloads.Files
-        Folder to keep the weights in, as ``.params``.
-    name : str
-        The network's name in Gluon's model zoo, such as "resnet50_v1".
-
-    Raises
-    ------
-    downloads.UnavailableError
-        The weights are not published anymore, or no mirror answers.
+    `name` is that of Gluon's model zoo, such as "resnet50_v1". Weights that nobody publishes, or
+    that cannot be fetched, are an `UnavailableError`.
     """
     path = files.folder / f"{name}-{model_store.short_hash(name)}.params"
     if path.exists():

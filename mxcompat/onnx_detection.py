@@ -129,7 +129,8 @@ def _multibox_detection(g, a, x, deltas, anchors):
         scores = g.Where(is_within, scores, -1)
     by_class = g.Unsqueeze(scores, [1])
     if not a["force_suppress"]:
-        is_class = g.Equal(g.transpose(_columns(g, rows, 0, 1), 0, 2, 1), _numbers(classes, x))
+        numbers = np.arange(classes, dtype=x.dtype).reshape(1, -1, 1)
+        is_class = g.Equal(g.transpose(_columns(g, rows, 0, 1), 0, 2, 1), numbers)
         by_class = g.Where(is_class, by_class, -1)
     left = _not_suppressed(
         g, _columns(g, rows, 2, 6), by_class, count, np.nextafter(np.float32(overlap), 0), -0.5
@@ -137,10 +138,6 @@ def _multibox_detection(g, a, x, deltas, anchors):
     ids = g.Where(g.Unsqueeze(left > 0, [2]), _columns(g, rows, 0, 1), -1)
     rows = g.Concat(ids, _columns(g, rows, 1, 6), axis=2)
     return g.Where(found, rows, -1)
-
-
-def _numbers(count, x):
-    return np.arange(count, dtype=x.dtype).reshape(1, -1, 1)
 
 
 def _decode(g, deltas, centers):

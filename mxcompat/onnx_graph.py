@@ -195,7 +195,7 @@ def _infer(symbol, params, shapes, dtypes):
 def _infer_open(symbol, params, shapes, dtypes, dims):
     """Return the shape and dtype of each output, with the names, or None, of sizes that vary.
 
-    They are those that become others with sizes of the inputs that `dims` leaves open.
+    A size varies if it changes with a size of an input that `dims` leaves open.
     """
     found = _infer(symbol, params, shapes, dtypes)
     sizes = [list(shape) for shape, _ in found]

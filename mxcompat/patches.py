@@ -41,6 +41,8 @@ def prepare():
 
 def mend():
     """Mend MXNet itself, once it is imported."""
+    from . import old_downloads
+
     _write_plain_numbers()
     _convert_to_numpy()
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
@@ -52,36 +54,19 @@ def mend():
     _fork_data_loaders()
     _unpack_thresholds()
     _take_scipys_rows()
-    _download_from_living_hosts()
+    old_downloads.mend()
     if "onnx" in sys.modules:  # which MXNet imports if it is installed
         from . import onnx_graph
 
         onnx_graph.mend()
 
 
-def _download_from_living_hosts():
-    from . import old_downloads  # needs MXNet
-
-    old_downloads.mend()
-
-
-def available_cores():
-    """Count the cores that this process may run on.
-
-    Returns
-    -------
-    int
-        At least 1. Where a process cannot be bound to cores, as on macOS, all of the machine's.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def _set_environment():
-    # On an Intel processor MXNet would use half of these. OpenMP also takes a number per level.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(available_cores())
-    os.environ["OMP_NUM_THREADS"] = threads.split(",")[0].strip()
+    # On an Intel processor MXNet would use half of the cores that this process may run on.
+    is_bound = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if is_bound else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS") or str(cores)
+    os.environ["OMP_NUM_THREADS"] = threads.split(",")[0].strip()  # of a number per level the first
     # Threads that spin while they wait hold on to a core that another program wants: steps then
     # take a hundred times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -29,15 +29,6 @@ def save_arrays(arrays, path):
             np.savez(file, *arrays)
 
 
-def progress(records):
-    """Iterate over records, with a bar if tqdm is installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return records
-    return tqdm(records, leave=False, delay=1)
-
-
 def describe(record):
     """Return the first label of a record, and the suffix of its data's kind."""
     label = float(np.ravel(record.label)[0])
@@ -48,7 +39,7 @@ def list_records(records):
     """Print how many records there are, and their labels and kinds."""
     print(f"{len(records):,} records")
     labels, suffixes = set(), Counter()
-    for label, suffix in map(describe, progress(records)):
+    for label, suffix in map(describe, records):
         labels.add(label)
         suffixes[suffix] += 1
     if labels:
@@ -59,7 +50,7 @@ def list_records(records):
 def save_records(records, folder):
     """Write the data of each record, as it is, to FOLDER/LABEL/ID.jpg."""
     os.makedirs(folder)
-    for number, record in enumerate(progress(records)):
+    for number, record in enumerate(records):
         label, suffix = describe(record)
         path = os.path.join(folder, str(label), str(record.id))
         os.makedirs(os.path.dirname(path), exist_ok=True)

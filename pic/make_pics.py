@@ -52,7 +52,7 @@ def log_mnist(real, data_dir, logdir):
 
 
 def log_runs(real, data_dir, logdir):
-    """Train three times, as the README's "Runs side by side" does."""
+    """Train three times, as the README does to compare runs."""
     for name, lr in {"slow": "0.01", "usual": "0.1", "fast": "0.3"}.items():
         run("train_mnist.py", "--data-dir", data_dir, "--logdir", logdir / name, "--lr", lr)
 

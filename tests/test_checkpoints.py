@@ -243,20 +243,19 @@ def test_layer_that_will_not_do_is_refused_with_those_that_would(name, convoluti
 
 
 @pytest.mark.parametrize(
-    ("kernel", "changes", "words"),
+    ("changes", "words"),
     [
-        ((3, 3), {"c_weight": None}, "c_weight is not in it"),
-        ((3, 3), {"c_weight": np.ones((5, 3, 5, 5))}, r"c_weight has the shape \(5, 3, 5, 5\)"),
-        ((3, 3), {"c_weight": np.ones((5, 2, 3, 3))}, "no convolution with 3 input channels, or 1"),
-        ((3, 3), {"c_weight": np.full((5, 3, 3, 3), np.nan)}, "NaN or infinite weights in c"),
-        ((3, 3), {"c_bias": np.full(5, np.inf)}, "NaN or infinite weights in c"),
-        ((3, 3), {"c_bias": np.ones(7)}, r"c_bias has the shape \(7,\)"),
-        ((225, 3), {}, r"the kernel of c is larger than a picture, \(225, 3\)"),
+        ({"c_weight": None}, "c_weight is not in it"),
+        ({"c_weight": np.ones((5, 3, 5, 5))}, r"c_weight has the shape \(5, 3, 5, 5\)"),
+        ({"c_weight": np.ones((5, 2, 3, 3))}, "no convolution with 3 input channels, or 1"),
+        ({"c_weight": np.full((5, 3, 3, 3), np.nan)}, "NaN or infinite weights in c"),
+        ({"c_bias": np.full(5, np.inf)}, "NaN or infinite weights in c"),
+        ({"c_bias": np.ones(7)}, r"c_bias has the shape \(7,\)"),
     ],
 )
-def test_first_layer_that_cannot_be_shown_is_an_error(kernel, changes, words, tmp_path):
-    symbol = sym.Convolution(sym.var("data"), kernel=kernel, num_filter=5, name="c")
-    params = {"c_weight": np.ones((5, 3, *kernel)), "c_bias": np.ones(5), **changes}
+def test_first_layer_that_cannot_be_shown_is_an_error(changes, words, tmp_path):
+    symbol = sym.Convolution(sym.var("data"), kernel=(3, 3), num_filter=5, name="c")
+    params = {"c_weight": np.ones((5, 3, 3, 3)), "c_bias": np.ones(5), **changes}
     prefix = save(tmp_path, symbol, **{name: a for name, a in params.items() if a is not None})
     with pytest.raises(ScriptError, match=words):
         load_first_layer(load_checkpoint(prefix), None, None, None)

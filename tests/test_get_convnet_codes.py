@@ -84,10 +84,8 @@ def test_each_picture_has_its_code_thumbnail_and_class_once(batch_size, collect,
 def test_pictures_are_drawn_without_replacement_the_same_for_a_seed(collect, tiny):
     for seed in (7, 8):
         found, printed = collect("--max-num-images", 6, "--seed", seed)
-        assert (
-            match(found, tiny.codes(PIXELS))
-            == np.random.default_rng(seed).permutation(13)[:6].tolist()
-        )
+        drawn = np.random.default_rng(seed).permutation(13)[:6].tolist()
+        assert match(found, tiny.codes(PIXELS)) == drawn
         assert "6 of 13" in found[3].pictures and found[3].seed == seed
         assert printed.err == ""
 

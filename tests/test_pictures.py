@@ -201,13 +201,6 @@ def test_of_several_numbers_the_first_or_a_boxs_class_counts(
     assert line.endswith(words)
 
 
-@pytest.mark.parametrize("label", [np.nan, np.inf])
-def test_label_that_is_no_number_is_an_error_that_names_the_record(label, tmp_path):
-    rec = write_rec(tmp_path / "x.rec", map(encode, paint(2)), [0, label])
-    with pytest.raises(ScriptError, match=r"record 1 of .*x\.rec.* has the label"):
-        PictureRecords(rec, SHAPE)[1]
-
-
 @pytest.mark.parametrize(
     ("name", "how"), [("x.rec", "empty"), ("x.rec", "half"), ("x.rec", "text"), ("x.idx", "text")]
 )
