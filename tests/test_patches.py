@@ -258,9 +258,9 @@ def test_int8_can_be_calibrated_by_entropy(monkeypatch):
     monkeypatch.setattr(quantization, "stats", "anything")
     net = mx.sym.FullyConnected(DATA, num_hidden=1, no_bias=True, name="fc")
     rows = mx.io.NDArrayIter(np.linspace(-2, 2, 64).reshape(8, 8), batch_size=8)
-    quantized, _, _ = quantization.quantize_model(
-        net, {"fc_weight": mx.nd.ones((1, 8))}, {}, calib_data=rows, calib_mode="entropy"
-    )
+    weights = {"fc_weight": mx.nd.ones((1, 8))}
+    options = {"calib_data": rows, "calib_mode": "entropy", "label_names": []}
+    quantized, _, _ = quantization.quantize_model(net, weights, {}, **options)
     ranges = quantized.attr_dict()["data_quantize"]
     assert 0 < float(ranges["max_calib_range"]) <= 2.1
     assert float(ranges["min_calib_range"]) == -float(ranges["max_calib_range"])
