@@ -20,7 +20,7 @@ from mxcompat.checkpoints import prefix_of
 import cv2
 import mxnet as mx
 
-from .errors import ScriptError, visible, warn
+from .errors import ScriptError, warn
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -124,7 +124,7 @@ def context(name):
 
 def tell_how_to_see(logdir):
     """Print the command that opens a log."""
-    print(f"To see it: tensorboard --logdir {shlex.quote(visible(logdir))}")
+    print(f"To see it: tensorboard --logdir {shlex.quote(logdir)}")
     if logdir == "./logs":
         print("To keep the next run apart from this one: --logdir logs/NAME")
 

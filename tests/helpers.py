@@ -109,6 +109,10 @@ def read_log(logdir):
     return log
 
 
+def values(log, tag):
+    return [event.value for event in log.Scalars(tag)]
+
+
 def read_text(log, tag):
     (event,) = log.Tensors(tag)
     return event.tensor_proto.string_val[0].decode()
@@ -154,17 +158,6 @@ def assert_same_picture(shown, expected):
     assert abs(shown.astype(float) - expected).max() <= 1
 
 
-def damage(path, how):
-    content = path.read_bytes()
-    damages = {
-        "empty": b"",
-        "half": content[: len(content) // 2],
-        "cut": content[:-10],
-        "text": b"hello, world\n" * 99,
-    }
-    path.write_bytes(damages[how])
-
-
 def paint(count, seed=0):
     """Paint (count, 32, 69, 3) pictures of colored fields, each its own."""
     fields = np.random.default_rng(seed).integers(256, size=(count, 4, 8, 3), dtype=np.uint8)
@@ -187,17 +180,23 @@ def write_folder(folder, contents, names):
     return folder
 
 
-def write_rec(path, contents, labels, index=False):
-    """Write a RecordIO file, with or without its index."""
+def write_records(path, contents, keys=()):
+    """Write a RecordIO file, with its index if there are keys."""
     idx = path.with_suffix(".idx")
     records = mx.recordio.MXIndexedRecordIO(str(idx), str(path), "w")
-    for number, (content, label) in enumerate(zip(contents, labels)):
-        header = mx.recordio.IRHeader(0, label, number, 0)
-        records.write_idx(number, mx.recordio.pack(header, content))
+    for number, content in enumerate(contents):
+        records.write_idx(keys[number] if keys else number, content)
     records.close()
-    if not index:
+    if not keys:
         idx.unlink()
     return path
+
+
+def write_rec(path, contents, labels, index=False):
+    """Write a RecordIO file of contents with labels, with or without its index."""
+    headers = [mx.recordio.IRHeader(0, label, number, 0) for number, label in enumerate(labels)]
+    packed = [mx.recordio.pack(*pair) for pair in zip(headers, contents)]
+    return write_records(path, packed, range(len(packed)) if index else ())
 
 
 def draw_params(symbol, image_shape, seed=0):

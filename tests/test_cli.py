@@ -1,17 +1,14 @@
 import argparse
-import shlex
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-import mxnet as mx
 import pytest
 from helpers import ROOT, script_env
 
 from common import cli
-from common.errors import ScriptError
 
 
 @pytest.mark.parametrize(
@@ -27,6 +24,7 @@ from common.errors import ScriptError
             {"1,28,480": (1, 28, 480)},
             ["3,224", "2,224,224", "3,0,224", "3,224,10000", "x"],
         ),
+        (cli.prefix, {f"net{each}": "net" for each in ("", "-symbol.json", "-0000.params")}, []),
         (cli.path, {"~/logs": str(Path.home() / "logs")}, []),
     ],
 )
@@ -35,35 +33,6 @@ def test_value_in_range_is_read_and_any_other_is_refused_by_name(read, values, w
     for text in wrong:
         with pytest.raises(argparse.ArgumentTypeError, match=f"^{text} is not "):
             read(text)
-
-
-def test_mean_is_one_number_or_one_per_channel():
-    for numbers in (None, [1], [1, 2, 3]):
-        cli.check_channels(argparse.Namespace(mean_rgb=numbers, std_rgb=numbers), 3)
-    with pytest.raises(ScriptError, match="--std-rgb: 2 numbers for .* 3 channels") as raised:
-        cli.check_channels(argparse.Namespace(mean_rgb=[1], std_rgb=[1, 2]), 3)
-    assert raised.value.status == 2
-
-
-def test_gpu_that_is_not_there_is_an_error_only_if_it_is_asked_for():
-    assert cli.context("auto") == cli.context("cpu") == mx.cpu()
-    with pytest.raises(ScriptError, match="no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117") as raised:
-        cli.context("gpu")
-    assert raised.value.status == 1
-
-
-def test_log_that_holds_a_training_is_warned_of(tmp_path, capsys):
-    for name, warned in (("events.other", False), ("events.mnist", True)):
-        (tmp_path / name).touch()
-        cli.make_log_folder(tmp_path, ".mnist")
-        start = f"{Path(sys.argv[0]).name}: {tmp_path} holds a training already"
-        assert capsys.readouterr().err.startswith(start) == warned
-
-
-def test_command_that_is_told_can_be_pasted_and_has_no_control_characters(capsys):
-    cli.tell_how_to_see("my logs\x1b]0;x\a")
-    command = capsys.readouterr().out.splitlines()[0].partition(": ")[2]
-    assert shlex.split(command) == ["tensorboard", "--logdir", "my logs\ufffd]0;x\ufffd"]
 
 
 def run_code(body, *prefix, **env):

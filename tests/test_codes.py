@@ -1,7 +1,7 @@
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import contents, damage, make_codes
+from helpers import contents, make_codes
 
 from common.codes import MOST_JUDGES, load_codes, neighbor_precision, save_codes, tabulate
 from common.errors import ScriptError
@@ -35,7 +35,7 @@ def test_incomplete_damaged_or_mixed_set_is_refused(how, suffix, saved):
     if how == "missing":
         path.unlink()
     elif how == "cut":
-        damage(path, how)
+        path.write_bytes(path.read_bytes()[:-10])
     else:
         save_codes(saved / "other", "x", *make_codes(seed=7))
         (saved / "other" / path.name).replace(path)

@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import os
-import re
 import shutil
 import tarfile
 
@@ -10,7 +9,7 @@ from mxcompat.downloads import FILES, DamagedError, File, Files
 import cv2
 import numpy as np
 import pytest
-from helpers import centers, encode, paint, write_folder, write_rec
+from helpers import assert_same_picture, centers, encode, paint, write_folder, write_rec
 
 from common.datasets import load_mnist, load_output_names, load_picture, load_pictures
 
@@ -22,12 +21,6 @@ SYNSETS = ["mine", "n02102040", "n03028079"]
 def offline(tmp_path):
     (tmp_path / "data").mkdir()
     return Files(tmp_path / "data", offline=True)
-
-
-@pytest.fixture
-def with_synsets(real, offline):
-    (offline.folder / "synset.txt").write_bytes((real / "synset.txt").read_bytes())
-    return offline
 
 
 @pytest.mark.parametrize("how", ["packed", "unpacked"])
@@ -46,38 +39,14 @@ def test_mnist_comes_in_its_own_order_with_its_labels(how, real, offline):
     assert source.startswith("MNIST: ") and "60,000 to train on and 10,000 to test" in source
 
 
-@pytest.mark.parametrize(
-    ("name", "load", "source"),
-    [
-        ("train-images-idx3-ubyte.gz", lambda files: load_mnist(files)[2], "Not MNIST"),
-        ("imagenet_swan.ndarray", lambda files: load_picture(None, files)[1], "No photograph"),
-        ("imagenette2-320.tgz", lambda f: load_pictures(None, SHAPE, f).source, "No photographs"),
-    ],
-)
-def test_stand_in_is_called_one_and_is_none_for_what_is_damaged(
-    name, load, source, offline, capsys
-):
-    assert load(offline).startswith(f"**{source}:** ")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "(--offline)" in line and re.search(r"synthetic .* instead$", line)
-    (offline.folder / name).write_bytes(b"half")
-    with pytest.raises(DamagedError, match=name):
-        load(offline)
-
-
-@pytest.mark.parametrize("height, width", [(500, 300), (300, 500), (20, 30)])
+@pytest.mark.parametrize("height, width", [(500, 300), (300, 500)])
 def test_own_picture_is_shown_as_large_a_center_square_as_it_has(height, width, offline, tmp_path):
-    y, x = np.linspace(0, 200, height)[:, None], np.linspace(0, 200, width)
-    picture = np.stack([y + 0 * x, 0 * y + x, 200 - (y + x) / 2], axis=2).astype(np.uint8)
+    picture = np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
     (tmp_path / "photo.png").write_bytes(encode(picture))
-    shown, source = load_picture(tmp_path / "photo.png", offline)
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
-    method = cv2.INTER_AREA if side > 224 else cv2.INTER_LINEAR
-    expected = cv2.resize(square, (224, 224), interpolation=method)
-    assert abs(shown.transpose(1, 2, 0).astype(int) - expected).max() <= 1
-    assert "photo.png" in source
+    shown, _ = load_picture(tmp_path / "photo.png", offline)
+    square = picture[100:400] if height > width else picture[:, 100:400]
+    expected = cv2.resize(square, (224, 224), interpolation=cv2.INTER_AREA)
+    assert_same_picture(shown.transpose(1, 2, 0), expected)
 
 
 @pytest.fixture
@@ -116,15 +85,6 @@ def test_archive_that_does_not_fit_the_disk_is_not_taken_for_unpacked(write_arch
     assert os.listdir(small_disk) == ["imagenette2-320.tgz"]
 
 
-def test_folders_named_like_synsets_take_their_names_from_synset_txt(with_synsets, tmp_path):
-    folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
-    assert load_pictures(folder, SHAPE, with_synsets).classes == [
-        "mine",
-        "n02102040 English springer, English springer spaniel",
-        "n03028079 church, church building",
-    ]
-
-
 def test_folders_named_like_synsets_keep_their_ids_without_synset_txt(offline, tmp_path, capsys):
     folder = write_folder(tmp_path / "pictures", map(encode, paint(3)), SYNSETS)
     assert load_pictures(folder, SHAPE, offline).classes == SYNSETS
@@ -133,12 +93,9 @@ def test_folders_named_like_synsets_keep_their_ids_without_synset_txt(offline, t
     assert "synset.txt" in line and "ids" in line
 
 
-def test_outputs_are_imagenets_classes_only_if_there_are_a_thousand(with_synsets, tmp_path):
-    names = load_output_names(None, 1000, with_synsets)
-    assert len(names) == 1000 and names[0] == "n01440764 tench, Tinca tinca"
-    assert load_output_names(None, 999, with_synsets) == []
+def test_names_of_the_outputs_are_the_lines_of_a_file(offline, tmp_path):
     (tmp_path / "mine.txt").write_text("\ufeffred ant\nbee\n", "utf-8")
-    assert load_output_names(tmp_path / "mine.txt", 2, with_synsets) == ["red ant", "bee"]
+    assert load_output_names(tmp_path / "mine.txt", 2, offline) == ["red ant", "bee"]
 
 
 def test_file_of_any_name_is_of_records_whose_labels_have_no_names(offline, tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, find, read_log, run
+from helpers import ROOT, find, read_log, run, values
 
 SCRIPT = "train_mnist.py"
 ARGUMENTS = "--offline --epochs 2 --batch-size 3000"  # 40 steps
@@ -23,10 +23,6 @@ def train_as_the_page_says(folder, of_the_last_worker=""):
     first, second, rest = block.split(start)
     block = f"{first}{start} {ARGUMENTS} --logdir {folder}{second}{start} {ARGUMENTS} {last}{rest}"
     return run("timeout", "300", "bash", "-c", block)  # ends all of them after a hang
-
-
-def values(log, tag):
-    return [event.value for event in log.Scalars(tag)]
 
 
 def test_two_workers_take_the_same_steps_as_a_single_process(call, tmp_path):

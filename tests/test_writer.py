@@ -85,12 +85,6 @@ def test_log_stays_where_it_was_opened(to_path, tmp_path, monkeypatch):
     assert list(exported) == ["logs/scalar", "logs/curves/a", "logs/curves/b"]
 
 
-def test_event_files_end_with_the_suffix(tmp_path):
-    with SummaryWriter(tmp_path, filename_suffix=".mine") as sw:
-        sw.add_scalar("x", {"a": 1})
-    assert [path.suffix for path in tmp_path.rglob("events*")] == [".mine", ".mine"]
-
-
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(KINDS, 2)))
 def test_tag_of_two_kinds_is_warned_of_once(first, second, sw):
     with warnings.catch_warnings(record=True) as caught:
