@@ -402,6 +402,15 @@ def test_networks_that_differ_leave_the_file_alone(translation, words, path, mon
     assert path.read_text() == "from before" and list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("begin", [lambda x: x, functools.partial(Dense, num_hidden=2)])
+def test_random_pictures_go_up_to_255_unless_a_network_begins_with_weights(begin, monkeypatch):
+    monkeypatch.setitem(onnx_ops.TRANSLATIONS, "clip", lambda g, a, x: x)
+    symbol = S.clip(begin(V("data")), -50, 50)
+    params, shapes = params_for(symbol, data=(1, 3)), {"data": ("batch", 3)}
+    model = room.build(symbol, params, shapes)
+    assert (room.compare(model, symbol, params, shapes) > 1) == (not params)
+
+
 def test_shapes_must_be_those_of_the_inputs(path):
     symbol, params = face()
     with pytest.raises(ValueError, match="inputs are data, .* of pixels"):
