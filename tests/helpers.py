@@ -54,7 +54,7 @@ def run(*command, env=None, **options):
 
 
 def run_python(code, *args, **options):
-    """Run a program, given as text, in a process of its own."""
+    """Run a program, given as text, in another process."""
     return run(sys.executable, "-c", code, *args, **options)
 
 
@@ -212,7 +212,7 @@ def draw_params(symbol, image_shape, seed=0):
 
 
 def forward(symbol, params, images):
-    """Return what MXNet's plain executor, which fuses nothing, makes of pictures."""
+    """Return the output of MXNet's plain executor, which fuses nothing."""
     with mock.patch.dict(os.environ, MXNET_SUBGRAPH_BACKEND="NONE"):
         executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=images.shape)
     executor.copy_params_from(params, params, allow_extra_params=True)
@@ -252,7 +252,7 @@ class TinyNetwork:
 
 
 def make_codes(count=50, seed=0, **changes):
-    """Make codes in three clusters, thumbnails in a color of their own, labels, a description."""
+    """Make codes in three clusters, thumbnails of one color each, labels, a description."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count).astype(np.int32)
     codes = 3 * rng.normal(size=(3, 20))[labels] + rng.normal(size=(count, 20))

@@ -32,7 +32,7 @@ def save(folder, symbol, **arrays):
 
 
 def codes_of(prefix, images=IMAGES):
-    """Return what a checkpoint makes of pictures, and its network."""
+    """Return the codes that a checkpoint gives pictures, and its network."""
     symbol, params, path = load_checkpoint(prefix)
     layer, is_output = choose_code_layer(symbol, None, images.shape[1:])
     code = symbol.get_internals()[layer]
