@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib
+import itertools
 import os
 import pty
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import mxcompat
+from mxcompat.old_downloads import MNIST
 
 import cv2
 import mxnet as mx
@@ -20,6 +22,7 @@ import pytest
 from mxnet import sym
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common import synthetic
 from common.codes import Description
 
 ROOT = Path(__file__).parent.parent
@@ -162,6 +165,20 @@ def paint(count, seed=0):
     """Paint (count, 32, 69, 3) pictures of colored fields, each its own."""
     fields = np.random.default_rng(seed).integers(256, size=(count, 4, 8, 3), dtype=np.uint8)
     return np.array([cv2.resize(e, (69, 32), interpolation=cv2.INTER_NEAREST) for e in fields])
+
+
+def idx(array):
+    """Return a uint8 array as a file of MNIST's, unpacked."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_digits(folder):
+    """Write 6,000 drawn digits to train on and 1,000 to test with where a script finds MNIST."""
+    folder.mkdir()
+    with mock.patch.object(synthetic, "DIGIT_COUNTS", (6000, 1000)):
+        arrays = itertools.chain(*synthetic.draw_mnist())
+    for name, array in zip(MNIST, arrays):
+        (folder / name).with_suffix("").write_bytes(idx(array.astype(np.uint8)))
 
 
 def encode(rgb, suffix=".png"):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-from helpers import decode_png, encode, read_log, run_main, write_folder
+from helpers import decode_png, encode, read_log, run_main, write_digits, write_folder
 from mxboard import SummaryWriter
 from playwright.sync_api import Page, expect
 
@@ -39,7 +39,8 @@ def demo(tmp_path_factory):
         give_up(f"none of {', '.join(browser.CHROMIUMS)} is on PATH")
     folder = tmp_path_factory.mktemp("demo")
     logs, data = folder / "logs", ["--data-dir", folder / "data"]
-    run_main("train_mnist.py", "--epochs", EPOCHS, "--offline", *data, "--logdir", logs / "mnist")
+    write_digits(folder / "data")
+    run_main("train_mnist.py", "--epochs", EPOCHS, *data, "--logdir", logs / "mnist")
     run_main("plot_filter_and_output.py", "--offline", *data, "--logdir", logs / "filters")
     rng, pictures, names = np.random.default_rng(0), [], []
     for name, (color, count) in COLORS.items():
@@ -163,7 +164,7 @@ def test_projector_shows_pictures_and_finds_those_of_a_class(projector, demo):
     assert_colors({"blue"}, projector, demo.page)
 
 
-@pytest.mark.parametrize("projector", [("mnist", 2000)], indirect=True)
+@pytest.mark.parametrize("projector", [("mnist", 1000)], indirect=True)
 def test_projector_of_a_training_has_its_digits_before_and_after(projector):
     tensors = projector.locator("vz-projector-data-panel paper-dropdown-menu").first
     names = [text.split()[0] for text in tensors.locator("paper-item").all_text_contents()]

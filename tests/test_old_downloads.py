@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import io
-import struct
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ from mxcompat.old_downloads import MNIST
 import mxnet as mx
 import numpy as np
 import pytest
+from helpers import idx
 from mxnet.gluon.data import vision as datasets
 from mxnet.gluon.model_zoo import model_store, vision
 
@@ -37,11 +37,6 @@ def host(tmp_path, http_folder, monkeypatch):
     return put
 
 
-def idx(array):
-    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return gzip.compress(head + array.tobytes())
-
-
 @pytest.fixture
 def drawn(host):
     """Put five digits, or clothes, to train on and three to test with in the place of the sets."""
@@ -50,7 +45,7 @@ def drawn(host):
     for prefix, arrays in sets.items():
         arrays += [rng.integers(10, size=shape, dtype=np.uint8) for shape in shapes]
         for name, array in zip(MNIST, arrays):
-            host(prefix + name, idx(array))
+            host(prefix + name, gzip.compress(idx(array)))
     return sets
 
 
@@ -138,8 +133,8 @@ def test_own_repository_is_asked_first(has_it, drawn, http_folder, tmp_path, mon
     folder = tmp_path / "repo" / "gluon" / "dataset" / "mnist"
     folder.mkdir(parents=True)
     if has_it:  # but not with MNIST's sha1
-        (folder / MNIST[2]).write_bytes(idx(np.zeros((2, 28, 28), np.uint8)))
-        (folder / MNIST[3]).write_bytes(idx(np.zeros(2, np.uint8)))
+        (folder / MNIST[2]).write_bytes(gzip.compress(idx(np.zeros((2, 28, 28), np.uint8))))
+        (folder / MNIST[3]).write_bytes(gzip.compress(idx(np.zeros(2, np.uint8))))
     url, asked = http_folder(tmp_path / "repo")
     monkeypatch.setenv("MXNET_GLUON_REPO", url)
     with pytest.warns(UserWarning, match="MXNET_GLUON_REPO: .*; trying other hosts"):

@@ -208,7 +208,8 @@ def test_second_run_repeats_the_first_keeps_its_file_and_is_warned_of_it(call, t
 
 
 def test_terminal_shows_a_bar_per_epoch_with_its_batches(tmp_path):
-    command = [sys.executable, helpers.ROOT / SCRIPT, *SMALL]
+    helpers.write_digits(tmp_path / "data")
+    command = [sys.executable, helpers.ROOT / SCRIPT, *SMALL, "--batch-size", "300"]
     process, output = helpers.start_in_terminal(command, cwd=tmp_path)
     assert "20/20 " in "".join(output).split("epoch 0: ")[-1]
     assert process.wait() == 0
@@ -267,11 +268,12 @@ def test_training_that_learns_nothing_says_how_many_gradients_are_zero(arguments
 
 
 def test_killed_run_keeps_what_it_logged(tmp_path):
-    args = *SMALL, "--epochs", "999", "--logdir", tmp_path
-    command = [sys.executable, helpers.ROOT / SCRIPT, *args]
+    helpers.write_digits(tmp_path / "data")
+    command = [sys.executable, helpers.ROOT / SCRIPT, "--epochs", "999", "--batch-size", "300"]
     options = {"env": helpers.script_env(), "stdout": subprocess.PIPE, "text": True}
+    options["cwd"] = tmp_path
     with subprocess.Popen(command, **options) as process:
         next(line for line in process.stdout if line.startswith("[Epoch 1] Validation"))
         process.kill()
-    steps = [event.step for event in helpers.read_log(tmp_path).Scalars("cross_entropy")]
+    steps = [event.step for event in helpers.read_log(tmp_path / "logs").Scalars("cross_entropy")]
     assert len(steps) >= 40 and steps == list(range(len(steps)))
