@@ -19,10 +19,9 @@ from .synthetic import CLASSES, draw_class
 CENTER = 0.875
 SYNTHETIC_COUNT = 2304  # pictures: as many as are encoded by default
 # Suffixes of pictures; a file that has one and cannot be read is reported.
-PICTURE_SUFFIXES = {
-    *(".avif", ".bmp", ".gif", ".heic", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-}
+PICTURE_SUFFIXES = (
+    ".avif .bmp .gif .heic .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
+).split()
 
 
 def decode(content):

@@ -56,12 +56,12 @@ def _add_operator(name, op):
     setattr(Tensor, f"__r{name}__", lambda y, x: y.graph.node(op, x, y))
 
 
-for _name, _op in {
-    **{"add": "Add", "sub": "Sub", "mul": "Mul", "truediv": "Div", "floordiv": "Div", "pow": "Pow"},
-    **{"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual"},
-    **{"and": "And", "or": "Or", "xor": "Xor"},
-}.items():
-    _add_operator(_name, _op)
+OPERATORS = (
+    "add Add, sub Sub, mul Mul, truediv Div, floordiv Div, pow Pow, lt Less, le LessOrEqual, "
+    "gt Greater, ge GreaterOrEqual, and And, or Or, xor Xor"
+)
+for _pair in OPERATORS.split(", "):
+    _add_operator(*_pair.split())
 
 
 class Graph:

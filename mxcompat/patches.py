@@ -19,14 +19,11 @@ import numpy as np
 from . import old_names
 
 MXBOARD_PROTOS = (
-    *("attr_value", "event", "graph", "node_def", "resource_handle", "summary"),
-    *("tensor", "tensor_shape", "types", "versions"),
-)
-# Where MXNet hands arguments to C++ as text, or saves them as JSON.
-MODULES_THAT_WRITE_TEXT = (
-    *("mxnet._ctypes.ndarray", "mxnet._ctypes.symbol", "mxnet.symbol.symbol", "mxnet.io.io"),
-)
-MODULES_THAT_WRITE_JSON = ("mxnet.initializer", "mxnet.image.image", "mxnet.image.detection")
+    "attr_value event graph node_def resource_handle summary tensor tensor_shape types versions"
+).split()
+# Of MXNet's modules those that hand arguments to C++ as text, or save them as JSON.
+MODULES_THAT_WRITE_TEXT = ("_ctypes.ndarray", "_ctypes.symbol", "symbol.symbol", "io.io")
+MODULES_THAT_WRITE_JSON = ("initializer", "image.image", "image.detection")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
 
 
@@ -117,10 +114,10 @@ def _write_plain_numbers():
     """Mend shapes and sizes that come from NumPy 2, which writes them as ``(np.int64(3), ...)``."""
     # NumPy's own option to print as NumPy 1 would not reach other threads.
     for name in MODULES_THAT_WRITE_TEXT:
-        vars(importlib.import_module(name))["str"] = _PlainText
+        vars(importlib.import_module(f"mxnet.{name}"))["str"] = _PlainText
     dumps = functools.partial(json.dumps, default=operator.methodcaller("item"))
     for name in MODULES_THAT_WRITE_JSON:
-        importlib.import_module(name).json = _with(json, dumps=dumps)
+        importlib.import_module(f"mxnet.{name}").json = _with(json, dumps=dumps)
 
 
 def _convert_to_numpy():
