@@ -21,7 +21,7 @@ SYNTHETIC_COUNT = 2304  # pictures: as many as are encoded by default
 # Suffixes of pictures; a file that has one and cannot be read is reported.
 PICTURE_SUFFIXES = (
     ".avif .bmp .gif .heic .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
-).split()
+)
 
 
 def decode(content):
@@ -134,12 +134,13 @@ def _find_pictures(folder):
     def fail(error):
         raise error  # os.walk would pass over a folder that it cannot read
 
+    suffixes = PICTURE_SUFFIXES.split()
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         paths = [Path(parent, each) for each in folders if not each.startswith(".")]
         # A class may be a link, but a link inside one may lead in circles.
         folders[:] = [path.name for path in paths if parent == str(folder) or not path.is_symlink()]
         for name in names:
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield Path(parent, name)
 
 

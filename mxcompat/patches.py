@@ -20,7 +20,7 @@ from . import old_names
 
 MXBOARD_PROTOS = (
     "attr_value event graph node_def resource_handle summary tensor tensor_shape types versions"
-).split()
+)
 # Of MXNet's modules those that hand arguments to C++ as text, or save them as JSON.
 MODULES_THAT_WRITE_TEXT = ("_ctypes.ndarray", "_ctypes.symbol", "symbol.symbol", "io.io")
 MODULES_THAT_WRITE_JSON = ("initializer", "image.image", "image.detection")
@@ -75,7 +75,7 @@ def _set_environment():
 
 def _lend_tensorboard_protos():
     """Let TensorBoard's protocol buffers stand for MXBoard's own, which need protobuf < 4."""
-    for name in MXBOARD_PROTOS:
+    for name in MXBOARD_PROTOS.split():
         proto = importlib.import_module(f"tensorboard.compat.proto.{name}_pb2")
         sys.modules[f"mxboard.proto.{name}_pb2"] = proto
     sys.modules["mxboard.proto.plugin_pr_curve_pb2"] = importlib.import_module(
