@@ -43,7 +43,7 @@ from common import cli
 from common.checkpoints import choose_code_layer, load_checkpoint
 from common.codes import DEFAULT_MODEL, Description, save_codes
 from common.datasets import load_output_names, load_pictures
-from common.errors import ScriptError, visible, warn
+from common.errors import ScriptError, warn
 from common.int8 import SAMPLE_COUNT, choose_dtype
 from common.networks import load_resnet_152, make_network, readable_errors, warn_if_dead
 from common.pictures import name_labels, shrink, stack_readable
@@ -133,7 +133,7 @@ def tell_what_is_next(args):
         command += ["--model", args.model]
     if args.data_dir != "./data":
         command += ["--data-dir", args.data_dir]
-    print(f"To log them: {shlex.join(map(visible, command))}")
+    print(f"To log them: {shlex.join(command)}")
 
 
 def main():

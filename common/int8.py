@@ -19,7 +19,7 @@ from .networks import Encoder, check_finite, readable_errors
 # codes of other pictures no better.
 SAMPLE_COUNT = 16
 CPU_INFO = Path("/proc/cpuinfo")  # of Linux
-# An int8 network that names as many pictures right as in float32 has 0.98 or more; below this
+# An int8 network that names as many pictures right as in float32 has 0.98 or more; below 0.97
 # nearest neighbors begin to change.
 LOWEST_COSINE = 0.97
 

@@ -166,7 +166,7 @@ class Files:
         return list(paths.values())
 
     def _fetch_all(self, names):
-        """Fetch files; return why no mirror has it, for each that none has."""
+        """Fetch files; return, for each that no mirror has, the reason by its name."""
         if not names:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)

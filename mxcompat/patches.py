@@ -21,7 +21,7 @@ from . import old_names
 MXBOARD_PROTOS = (
     "attr_value event graph node_def resource_handle summary tensor tensor_shape types versions"
 )
-# Of MXNet's modules those that hand arguments to C++ as text, or save them as JSON.
+# MXNet's modules that hand arguments to C++ as text, or save them as JSON.
 MODULES_THAT_WRITE_TEXT = ("_ctypes.ndarray", "_ctypes.symbol", "symbol.symbol", "io.io")
 MODULES_THAT_WRITE_JSON = ("initializer", "image.image", "image.detection")
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
@@ -60,10 +60,11 @@ def mend():
 
 def _set_environment():
     # On an Intel processor MXNet would use half of the cores that this process may run on.
-    is_bound = hasattr(os, "sched_getaffinity")  # not on macOS
-    cores = len(os.sched_getaffinity(0)) if is_bound else os.cpu_count()
+    can_bind = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if can_bind else os.cpu_count()
+    # OpenMP also takes a number per level: the first one counts.
     threads = os.environ.get("OMP_NUM_THREADS") or str(cores)
-    os.environ["OMP_NUM_THREADS"] = threads.split(",")[0].strip()  # of a number per level the first
+    os.environ["OMP_NUM_THREADS"] = threads.split(",")[0].strip()
     # Threads that spin while they wait hold on to a core that another program wants: steps then
     # take a hundred times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -41,7 +41,7 @@ FRAME_MS, LAST_FRAME_MS = 120, 2500
 
 
 def run(script, *args):
-    """Run a script to its end, as from a shell: mxcompat has set OMP_... for this process."""
+    """Run a script to its end, without the OMP_ variables that mxcompat has set here."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     subprocess.run([sys.executable, ROOT / script, *args], env=env, check=True)
 

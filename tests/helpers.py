@@ -199,13 +199,13 @@ def write_folder(folder, contents, names):
 
 def write_records(path, contents, keys=()):
     """Write a RecordIO file, with its index if there are keys."""
-    idx = path.with_suffix(".idx")
-    records = mx.recordio.MXIndexedRecordIO(str(idx), str(path), "w")
+    index_path = path.with_suffix(".idx")
+    records = mx.recordio.MXIndexedRecordIO(str(index_path), str(path), "w")
     for number, content in enumerate(contents):
         records.write_idx(keys[number] if keys else number, content)
     records.close()
     if not keys:
-        idx.unlink()
+        index_path.unlink()
     return path
 
 
@@ -254,11 +254,11 @@ class TinyNetwork:
         self.symbol = sym.SoftmaxOutput(codes, name="softmax")
         self.params = draw_params(self.symbol, (3, 32, 48), seed)
 
-    def save(self, folder, number=0, dtype="float32", **changes):
+    def save(self, folder, number=0, **changes):
         """Save a checkpoint, some arrays changed or, if None, left out; return its prefix."""
         folder.mkdir(parents=True, exist_ok=True)
         params = {**self.params, **changes}
-        params = {name: mx.nd.array(a, dtype=dtype) for name, a in params.items() if a is not None}
+        params = {name: mx.nd.array(a) for name, a in params.items() if a is not None}
         states = {name: params.pop(name) for name in list(params) if "moving" in name}
         mx.model.save_checkpoint(str(folder / "tiny"), number, self.symbol, params, states)
         return folder / "tiny"

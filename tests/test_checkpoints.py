@@ -131,6 +131,12 @@ def test_code_layer_that_is_not_there_is_answered_with_the_last_ten_that_would_d
     assert raised.value.status == 2
 
 
+def test_network_without_a_vector_per_picture_is_not_told_to_choose_from_nothing():
+    maps = sym.Convolution(sym.var("data"), kernel=(3, 3), num_filter=5)
+    with pytest.raises(ScriptError, match="no layer that gives one vector per picture$"):
+        choose_code_layer(maps, None, (3, 8, 8))
+
+
 EXTRA = {"data": np.zeros((4, 3, 6, 6)), "softmax_label": np.zeros(4)}
 
 

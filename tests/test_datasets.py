@@ -4,7 +4,7 @@ import os
 import shutil
 import tarfile
 
-from mxcompat.downloads import FILES, DamagedError, File, Files
+from mxcompat.downloads import FILES, File, Files
 
 import cv2
 import numpy as np

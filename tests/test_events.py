@@ -88,8 +88,10 @@ def test_signal_handler_may_log_while_its_thread_does(sw, tmp_path):
 
     signal.signal(signal.SIGALRM, log)
     signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
-    for step in range(20_000):
-        sw.add_scalar("main", step, step)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        for step in range(20_000):
+            sw.add_scalar("main", step, step)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     assert values(tmp_path, "main") == [*range(20_000)]
     assert len(values(tmp_path, "handler")) == len(handled) > 10

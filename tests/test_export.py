@@ -120,7 +120,7 @@ USES = {
     "reductions": lambda x: each(x, S.min, S.prod, S.norm, axis=1, keepdims=True),
     "sums without NaN": lambda x: each(S.log(x - 1), S.nansum, S.nanprod),
     "moments": lambda x: S.moments(x, axes=(2, 3)),
-    "argmax": lambda x: S.argmax(x, axis=1),
+    "argmax": lambda x: S.Group([S.argmax(x, axis=1), S.argmax_channel(x)]),
     "cumsum": lambda x: S.cumsum(x, axis=1),
     "topk": lambda x: S.topk(x, k=3, axis=1, ret_typ="both"),
     "topk as a mask": lambda x: S.topk(x, k=2, ret_typ="mask", is_ascend=True),

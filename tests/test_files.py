@@ -42,7 +42,10 @@ def test_child_that_was_forked_while_a_lock_was_held_does_not_keep_it(tmp_path):
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[600], daemon=True)
     with locked(tmp_path):
         child.start()
-    with locked(tmp_path, fcntl.LOCK_EX | fcntl.LOCK_NB):  # an error if the child keeps it
+    try:
+        with locked(tmp_path, fcntl.LOCK_EX | fcntl.LOCK_NB):  # an error if the child keeps it
+            pass
+    finally:
         child.kill()
 
 
