@@ -287,6 +287,18 @@ def test_head_of_training_predicts_without_a_label(head, expected, path):
     assert [each.name for each in onnx.load(path).graph.input] == ["data"]
 
 
+def test_random_numbers_are_drawn_within_their_limits(path):
+    x, rows = V("data"), S.one_hot(S.arange(3) + 1, depth=5)  # of which only 1, 2 and 3 are drawn
+    numbers = [S.random.uniform_like(x, 2, 3), S.random.normal_like(x, 7, 0.01)]
+    symbol = S.Group([*numbers, S.sample_multinomial(rows, shape=(4,))])
+    mx.onnx.export_model(symbol, {}, [(3, 5)], onnx_file_path=str(path))
+    runtime = pytest.importorskip("onnxruntime", reason="there is no ONNX Runtime for this Python")
+    uniform, normal, drawn = runtime.InferenceSession(str(path)).run(None, {"data": draw(3, 5)})
+    assert 2 <= uniform.min() < uniform.max() < 3
+    assert 0 < np.ptp(normal) and abs(normal - 7).max() < 0.1
+    assert drawn.tolist() == [[1] * 4, [2] * 4, [3] * 4]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
