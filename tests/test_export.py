@@ -295,7 +295,7 @@ def test_random_numbers_are_drawn_within_their_limits(path):
     runtime = pytest.importorskip("onnxruntime", reason="there is no ONNX Runtime for this Python")
     uniform, normal, drawn = runtime.InferenceSession(str(path)).run(None, {"data": draw(3, 5)})
     assert 2 <= uniform.min() < uniform.max() < 3
-    assert 0 < np.ptp(normal) and abs(normal - 7).max() < 0.1
+    assert np.ptp(normal) > 0 and abs(normal - 7).max() < 0.1
     assert drawn.tolist() == [[1] * 4, [2] * 4, [3] * 4]
 
 
