@@ -165,8 +165,8 @@ def _is_weighted(symbol, name):
 
 def _runner(model):
     """Return a function that computes ONNX for a batch, by input."""
-    content = model.SerializeToString()
     if onnxruntime is not None:
+        content = model.SerializeToString()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

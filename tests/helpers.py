@@ -1,5 +1,6 @@
 """What the tests share: scripts run here or in a process, TensorBoard's own reader, test data."""
 
+import contextlib
 import fcntl
 import importlib
 import itertools
@@ -24,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common import synthetic
 from common.codes import Description
+from common.errors import ScriptError
 
 ROOT = Path(__file__).parent.parent
 # Every point of every series, not TensorBoard's sample of them.
@@ -68,6 +70,14 @@ def run_main(script, *args):
         importlib.import_module(script[: -len(".py")]).main()
     finally:
         sys.argv = argv
+
+
+@contextlib.contextmanager
+def script_ends(status, words):
+    """Expect an error that ends a script with this status, and with one line that matches."""
+    with pytest.raises((ScriptError, OSError), match=words) as raised:
+        yield
+    assert getattr(raised.value, "status", 1) == status and "\n" not in str(raised.value)
 
 
 def start_in_terminal(command, **options):

@@ -4,7 +4,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import TinyNetwork, draw_params
+from helpers import TinyNetwork, draw_params, script_ends
 from mxnet import sym
 
 from common.checkpoints import choose_code_layer, code_layers, load_checkpoint, load_first_layer
@@ -126,9 +126,8 @@ def test_code_layer_that_is_not_there_is_answered_with_the_last_ten_that_would_d
         symbol = sym.Activation(symbol, act_type="relu", name=f"relu{number}")
     last = " ".join(f"relu{number}_output" for number in range(5, 15))
     assert choose_code_layer(symbol, "fc_output", (3, 8, 8)) == ("fc_output", False)
-    with pytest.raises(ScriptError, match=f"--code-layer: x .*the last that do: {last}$") as raised:
+    with script_ends(2, f"--code-layer: x .*the last that do: {last}$"):
         choose_code_layer(symbol, "x", (3, 8, 8))
-    assert raised.value.status == 2
 
 
 def test_network_without_a_vector_per_picture_is_not_told_to_choose_from_nothing():
@@ -234,9 +233,8 @@ def test_first_layer_is_the_first_of_3_channels_or_the_named_one(name, expected,
 
 @pytest.mark.parametrize("name", ["nowhere", "grouped", "deeper"])
 def test_layer_that_will_not_do_is_refused_with_those_that_would(name, convolutions):
-    with pytest.raises(ScriptError, match=f"--layer: {name} .*: look again$") as raised:
+    with script_ends(2, f"--layer: {name} .*: look again$"):
         load_first_layer(convolutions, name, None, None)
-    assert raised.value.status == 2
 
 
 @pytest.mark.parametrize(
